@@ -1,1 +1,55 @@
-fn main() {}
+//! `cargo xtask`: every developer command, one place.
+//!
+//! A command does all of its own set-up: it installs the Debian packages it needs when it runs as root, and prints
+//! the one line to run when it does not ([`setup`]). Every child process has a deadline ([`process`]), and a command
+//! that checks things ends with one line, `N passed, N failed, N skipped` ([`report`]).
+
+#![forbid(unsafe_code)]
+
+mod build;
+mod check;
+mod conformance;
+mod process;
+mod report;
+mod setup;
+mod test;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Quicksand's developer commands", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Formatting, lints, licences and advisories, the unsafe ratchet, generated pages
+    Check(check::Args),
+    /// Every test: the workspace's own, then programs that must behave in the sandbox as on the host
+    Test(test::Args),
+}
+
+fn main() -> ExitCode {
+    process::end_children_on_interrupt();
+    let result = match Cli::parse().command {
+        Command::Check(args) => check::run(&args),
+        Command::Test(args) => test::run(&args),
+    };
+    finish(result)
+}
+
+/// Prints an error with its causes; the exit status says whether everything asked for held.
+fn finish(result: Result<bool>) -> ExitCode {
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}

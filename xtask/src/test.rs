@@ -16,7 +16,7 @@ pub(crate) struct Args {
     #[arg(long)]
     conformance: bool,
     #[command(flatten)]
-    select: conformance::Args,
+    select: conformance::Select,
 }
 
 pub(crate) fn run(args: &Args) -> Result<bool> {

@@ -27,7 +27,7 @@ use std::time::Duration;
 const WORKERS: usize = 2;
 
 #[derive(clap::Args, Clone)]
-pub(crate) struct Args {
+pub(crate) struct Select {
     /// Only the conformance programs whose path contains this
     #[arg(long)]
     pub(crate) filter: Option<String>,
@@ -53,7 +53,7 @@ enum Verdict {
     Stale(String),
 }
 
-pub(crate) fn list(args: &Args) -> Result<()> {
+pub(crate) fn list(args: &Select) -> Result<()> {
     for program in selected(args)? {
         println!("{}", program.name);
     }
@@ -61,7 +61,7 @@ pub(crate) fn list(args: &Args) -> Result<()> {
 }
 
 /// Builds everything, runs everything, and prints a table by subsystem.
-pub(crate) fn run(args: &Args) -> Result<Tally> {
+pub(crate) fn run(args: &Select) -> Result<Tally> {
     let programs = selected(args)?;
     if programs.is_empty() {
         println!("NOT RUN: no program in tests/conformance matches");
@@ -77,7 +77,7 @@ pub(crate) fn run(args: &Args) -> Result<Tally> {
     Ok(report(&programs, &verdicts))
 }
 
-fn selected(args: &Args) -> Result<Vec<Program>> {
+fn selected(args: &Select) -> Result<Vec<Program>> {
     let mut programs = program::discover(&setup::root().join("tests/conformance"))?;
     if let Some(filter) = &args.filter {
         programs.retain(|program| program.name.contains(filter.as_str()));
@@ -93,7 +93,7 @@ pub(crate) struct Sandbox {
 }
 
 impl Sandbox {
-    pub(crate) fn new(args: &Args) -> Result<Self> {
+    pub(crate) fn new(args: &Select) -> Result<Self> {
         let profile = if args.release { Profile::Release } else { Profile::Debug };
         let binary = match &args.binary {
             Some(binary) => binary.clone(),

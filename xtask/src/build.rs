@@ -47,15 +47,24 @@ pub(crate) fn quicksand(profile: Profile) -> Result<PathBuf> {
     Ok(binary)
 }
 
-/// Compiles one C file; statically unless `dynamic`. The error carries the compiler's own words.
-pub(crate) fn compile_c(source: &Path, output: &Path, dynamic: bool, optimise: &str) -> Result<()> {
+/// How a C program is linked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Linkage {
+    Static,
+    StaticPie,
+    Dynamic,
+}
+
+/// Compiles one C file. The error carries the compiler's own words.
+pub(crate) fn compile_c(source: &Path, output: &Path, linkage: Linkage, optimise: &str) -> Result<()> {
     let mut command = Command::new("gcc");
     command.args([optimise, "-pthread", "-Wall"]);
-    if !dynamic {
-        command.arg("-static");
-    }
-    command.arg("-o").arg(output).arg(source).arg("-lm");
-
+    match linkage {
+        Linkage::Static => command.arg("-static"),
+        Linkage::StaticPie => command.arg("-static-pie"),
+        Linkage::Dynamic => &mut command,
+    };
+    command.arg("-o").arg(output).arg(source);
     let done = process::capture(&mut command, Duration::from_secs(120))?;
     if !done.success() {
         bail!("{} does not compile: {}\n{}", source.display(), done.describe(), done.stderr_text());

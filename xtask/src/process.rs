@@ -47,7 +47,6 @@ impl Captured {
         }
     }
 
-    #[cfg(test)]
     pub(crate) fn stdout_text(&self) -> String {
         String::from_utf8_lossy(&self.stdout).into_owned()
     }

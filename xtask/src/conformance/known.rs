@@ -5,7 +5,7 @@ use crate::setup;
 use anyhow::{Context, Result};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Program name (`subsystem/file`, without `.c`) to reason.
+/// Reasons by program (`subsystem/file`, without `.c`) or by check (`subsystem/file:check`).
 #[derive(Debug, Default)]
 pub(super) struct Known(BTreeMap<String, String>);
 
@@ -18,13 +18,19 @@ impl Known {
         }
     }
 
-    pub(super) fn reason(&self, name: &str) -> Option<&str> {
-        self.0.get(name).map(String::as_str)
+    /// What is known of one program: check name to reason; the empty name stands for the whole program.
+    pub(super) fn of(&self, program: &str) -> BTreeMap<String, String> {
+        let entries = self.0.iter().filter_map(|(key, reason)| {
+            let (name, check) = key.split_once(':').unwrap_or((key, ""));
+            (name == program).then(|| (check.to_owned(), reason.clone()))
+        });
+        entries.collect()
     }
 
     /// Entries that name no program of the suite.
     pub(super) fn unknown_to<'a>(&'a self, programs: &'a [Program]) -> impl Iterator<Item = &'a str> {
         let names: BTreeSet<&str> = programs.iter().map(|program| program.name.as_str()).collect();
-        self.0.keys().map(String::as_str).filter(move |name| !names.contains(name))
+        let program = |key: &'a str| key.split_once(':').map_or(key, |(name, _)| name);
+        self.0.keys().map(String::as_str).filter(move |key| !names.contains(program(key)))
     }
 }

@@ -1,15 +1,16 @@
 //! The conformance suite: small C programs that run on the host and in the sandbox, and must agree.
 //!
 //! The host is the oracle: nothing about the expected answer is written down. Each program is compiled once, runs in
-//! a fresh folder on either side, and its standard output and exit status are compared. What is known to differ
-//! stands in `tests/conformance/KNOWN.toml` with a reason; it is shown and counted apart, and an entry whose program
-//! agrees by now is a failure, so that the list stays true.
+//! a fresh folder on either side, and its standard output and exit status are compared. A line of output is one check,
+//! and checks are what is counted. What is known to differ stands in `tests/conformance/KNOWN.toml` with a reason; it
+//! is shown and counted apart, and an entry that agrees by now is a failure, so that the list stays true.
 
-mod diff;
 mod known;
 mod program;
+mod verdict;
 
 pub(crate) use program::{Outcome, Program};
+pub(crate) use verdict::Verdict;
 
 use crate::build::Profile;
 use crate::report::{Table, Tally};
@@ -21,10 +22,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
 /// How many programs run at a time.
 const WORKERS: usize = 2;
+
+/// The exit status by which a program says that it could not set itself up.
+const SETUP_FAILED: i32 = 100;
 
 #[derive(clap::Args, Clone)]
 pub(crate) struct Select {
@@ -43,14 +46,6 @@ pub(crate) struct Select {
     /// Measure with the release build
     #[arg(long)]
     pub(crate) release: bool,
-}
-
-/// What became of one program.
-enum Verdict {
-    Agrees,
-    Differs(String),
-    Known(String),
-    Stale(String),
 }
 
 pub(crate) fn list(args: &Select) -> Result<()> {
@@ -136,41 +131,45 @@ pub(crate) fn in_parallel<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R 
 }
 
 fn verdict(program: &Program, sandbox: &Sandbox, known: &Known, out: &Path) -> Verdict {
-    let difference = match compare(program, sandbox, out) {
-        Ok(difference) => difference,
-        Err(error) => Some(format!("{error:#}")),
-    };
-    match (difference, known.reason(&program.name)) {
-        (None, None) => Verdict::Agrees,
-        (Some(difference), None) => Verdict::Differs(difference),
-        (Some(_), Some(reason)) => Verdict::Known(reason.to_owned()),
-        (None, Some(reason)) => Verdict::Stale(reason.to_owned()),
+    match both_sides(program, sandbox, out) {
+        Ok((host, guest, stderr)) => Verdict::new(&host, &guest, &known.of(&program.name), &stderr),
+        Err(error) => Verdict::broken(&format!("{error:#}")),
     }
 }
 
-/// `None` when both sides agree, else what differs.
-fn compare(program: &Program, sandbox: &Sandbox, out: &Path) -> Result<Option<String>> {
+/// Runs a program on the host and in the sandbox; the text is what the sandbox said on stderr.
+fn both_sides(program: &Program, sandbox: &Sandbox, out: &Path) -> Result<(Outcome, Outcome, String)> {
     let binary = program.compile(out)?;
-    let mut native = Command::new(&binary);
-    native.args(&program.args);
-    let expected = in_fresh_folder(&mut native, program, &out.join("host"))?;
+    let expected = on_host(program, &binary, out)?;
+    let got = in_fresh_folder(&mut sandbox.command(&binary), program, &out.join("sandbox"))?;
+    Ok((expected, Outcome::of(&got), got.stderr_text()))
+}
+
+/// The oracle's answer. A program that hangs there, cannot be set up, or leaves files behind is a broken test.
+pub(crate) fn on_host(program: &Program, binary: &Path, out: &Path) -> Result<Outcome> {
+    let expected = in_fresh_folder(&mut Command::new(binary), program, &out.join("host"))?;
     if expected.status.is_none() {
-        bail!("on the host it does not end: {}", expected.describe());
+        bail!("broken test: on the host it does not end: {}", expected.describe());
     }
-    let mut guest = sandbox.command(&binary);
-    guest.args(&program.args);
-    let got = in_fresh_folder(&mut guest, program, &out.join("sandbox"))?;
-    Ok(diff::outcomes(&Outcome::of(&expected), &Outcome::of(&got), &got.stderr_text()))
+    let outcome = Outcome::of(&expected);
+    if outcome.code == Some(SETUP_FAILED) {
+        bail!("broken test: its set-up fails on the host\n{}", expected.stdout_text());
+    }
+    Ok(outcome)
 }
 
 fn in_fresh_folder(command: &mut Command, program: &Program, parent: &Path) -> Result<process::Captured> {
     let dir = parent.join(program.file_stem());
     fresh_folder(&dir)?;
-    command.current_dir(&dir).env_clear().envs(program::ENVIRONMENT.iter().copied());
-    let done = process::capture(command, program.limit);
-    // Left for a look after a failure only when it cannot be removed; the next run starts afresh anyway.
-    let _kept = std::fs::remove_dir_all(&dir);
-    done
+    command.current_dir(&dir).env_clear().envs(program::ENVIRONMENT.iter().copied()).env("TMPDIR", &dir);
+    let done = process::capture(command, program.limit)?;
+    let left: Vec<_> = std::fs::read_dir(&dir)?.flatten().map(|entry| entry.file_name()).collect();
+    fresh_folder(&dir)?;
+    std::fs::remove_dir(&dir)?;
+    if !left.is_empty() {
+        bail!("broken test: it leaves {left:?} behind");
+    }
+    Ok(done)
 }
 
 /// An empty folder at this path, whatever was there.
@@ -184,39 +183,23 @@ pub(crate) fn fresh_folder(dir: &Path) -> Result<()> {
 }
 
 fn report(programs: &[Program], verdicts: &[Verdict]) -> Tally {
-    let mut by_subsystem: BTreeMap<&str, [usize; 3]> = BTreeMap::new();
-    let mut tally = Tally::default();
+    let mut by_subsystem: BTreeMap<&str, (usize, Tally)> = BTreeMap::new();
+    let mut all = Tally::default();
     for (program, verdict) in programs.iter().zip(verdicts) {
-        let column = match verdict {
-            Verdict::Agrees => 0,
-            Verdict::Differs(text) => {
-                println!("--- {}: DIFFERS\n{}", program.name, text.trim_end());
-                1
-            }
-            Verdict::Stale(reason) => {
-                println!("--- {}: agrees now; take it out of KNOWN.toml (\"{reason}\")", program.name);
-                1
-            }
-            Verdict::Known(reason) => {
-                println!("--- {}: known difference: {reason}", program.name);
-                2
-            }
-        };
-        by_subsystem.entry(program.subsystem()).or_default()[column] += 1;
-        tally += [Tally::passed(), Tally::failed(), Tally::skipped()][column];
+        if !verdict.text.is_empty() {
+            println!("--- {}\n{}", program.name, verdict.text.trim_end());
+        }
+        let (count, tally) = by_subsystem.entry(program.subsystem()).or_default();
+        *count += 1;
+        *tally += verdict.tally;
+        all += verdict.tally;
     }
-    let mut table = Table::new(["subsystem", "agree", "differ", "known"]);
-    for (subsystem, counts) in &by_subsystem {
-        table.row(std::iter::once((*subsystem).to_owned()).chain(counts.iter().map(ToString::to_string)));
+    let mut table = Table::new(["subsystem", "programs", "checks agree", "differ", "known"]);
+    let rows = by_subsystem.iter().map(|(name, &(count, tally))| (*name, count, tally));
+    for (name, count, tally) in rows.chain([("all", programs.len(), all)]) {
+        let counts = [count, tally.passed, tally.failed, tally.skipped].map(|count| count.to_string());
+        table.row(std::iter::once(name.to_owned()).chain(counts));
     }
-    table.row(
-        ["all".to_owned()]
-            .into_iter()
-            .chain([tally.passed, tally.failed, tally.skipped].map(|n| n.to_string())),
-    );
     print!("\n{table}");
-    tally
+    all
 }
-
-/// The limit for one program unless its source asks for another.
-pub(crate) const PROGRAM_LIMIT: Duration = Duration::from_secs(20);

@@ -1,11 +1,14 @@
 //! One conformance program: its source, what its header lines ask for, its binary.
 
-use super::PROGRAM_LIMIT;
+use crate::build::Linkage;
 use crate::{build, process};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
+
+/// The limit for one program unless its source asks for another.
+const PROGRAM_LIMIT: Duration = Duration::from_secs(20);
 
 /// The environment both sides start with: nothing of the developer's.
 pub(crate) const ENVIRONMENT: &[(&str, &str)] = &[
@@ -20,10 +23,8 @@ pub(crate) struct Program {
     /// `subsystem/file`, without `.c`.
     pub(crate) name: String,
     pub(crate) source: PathBuf,
-    /// `// build: dynamic`
-    pub(crate) dynamic: bool,
-    /// `// args: …`
-    pub(crate) args: Vec<String>,
+    /// `// build: dynamic` or `// build: static-pie`
+    pub(crate) linkage: Linkage,
     /// `// timeout: SECONDS`
     pub(crate) limit: Duration,
 }
@@ -63,7 +64,7 @@ impl Program {
         std::fs::create_dir_all(&bin).with_context(|| format!("cannot make {}", bin.display()))?;
         let binary = bin.join(self.file_stem());
         if !is_current(&binary, &self.source)? {
-            build::compile_c(&self.source, &binary, self.dynamic, "-O1")?;
+            build::compile_c(&self.source, &binary, self.linkage, "-O1")?;
         }
         Ok(binary)
     }
@@ -116,12 +117,13 @@ fn read(top: &Path, source: PathBuf) -> Result<Program> {
     let text =
         std::fs::read_to_string(&source).with_context(|| format!("cannot read {}", source.display()))?;
     let name = source.strip_prefix(top).unwrap_or(&source).with_extension("").to_string_lossy().into_owned();
-    let mut program = Program { name, source, dynamic: false, args: Vec::new(), limit: PROGRAM_LIMIT };
+    let mut program = Program { name, source, linkage: Linkage::Static, limit: PROGRAM_LIMIT };
     for line in text.lines().filter_map(|line| line.trim().strip_prefix("// ")) {
         let Some((key, value)) = line.split_once(':') else { continue };
         match (key, value.trim()) {
-            ("build", "dynamic") => program.dynamic = true,
-            ("args", args) => program.args = args.split_whitespace().map(str::to_owned).collect(),
+            ("build", "dynamic") => program.linkage = Linkage::Dynamic,
+            ("build", "static-pie") => program.linkage = Linkage::StaticPie,
+            ("build", other) => bail!("{}: build: {other} is not known", program.name),
             ("timeout", seconds) => {
                 let seconds = seconds.parse().with_context(|| format!("{}: timeout", program.name))?;
                 program.limit = Duration::from_secs(seconds);

@@ -1,0 +1,1 @@
+//! Loading programs: ELF files, `#!` scripts, the first stack.

@@ -1,0 +1,2 @@
+//! Records of kernel objects, and what must differ between clones.
+

@@ -1,0 +1,470 @@
+//! The one table of system calls: number, name, arguments, handler, and what of it is supported.
+//!
+//! A row reads `NR name(arg: Kind, ...) => path::to::handler "support";`. The support text is `"full"`, or says what is not
+//! supported. A row without a handler answers ENOSYS, and its first use is logged by name. The same table feeds dispatch,
+//! `--strace` (the argument kinds), `docs/compatibility.md` and the metrics.
+
+use super::SyscallResult;
+use super::args::FromArg;
+use super::strace::Kind;
+use crate::task::CurrentTask;
+
+/// A handler behind its uniform face: raw registers in.
+pub type Handler = fn(&CurrentTask, &[u64; 6]) -> SyscallResult;
+
+/// One row.
+#[derive(Debug)]
+pub struct Syscall {
+    pub number: u16,
+    pub name: &'static str,
+    pub args: &'static [(&'static str, Kind)],
+    pub handler: Option<Handler>,
+    /// What is supported, for the compatibility page. Empty where there is no handler.
+    pub support: &'static str,
+}
+
+/// The row of a number.
+pub fn lookup(number: u64) -> Option<&'static Syscall> {
+    let index = BY_NUMBER.get(usize::try_from(number).ok()?)?;
+    TABLE.get(usize::from(*index))
+}
+
+/// All rows, by number.
+pub fn table() -> &'static [Syscall] {
+    TABLE
+}
+
+/// One past the highest number.
+pub const LIMIT: usize = 470;
+
+const BY_NUMBER: [u16; LIMIT] = {
+    let mut index = [u16::MAX; LIMIT];
+    let mut i = 0;
+    while i < TABLE.len() {
+        index[TABLE[i].number as usize] = i as u16;
+        i += 1;
+    }
+    index
+};
+
+macro_rules! handler {
+    ($handler:path, $($arg:ident),*) => {{
+        fn adapt(task: &CurrentTask, raw: &[u64; 6]) -> SyscallResult {
+            #[allow(unused_mut, unused_variables)]
+            let mut raw = raw.iter().copied();
+            $(let $arg = raw.next().unwrap_or(0);)*
+            $handler(task, $(FromArg::from_arg($arg)),*)
+        }
+        Some(adapt as Handler)
+    }};
+}
+
+macro_rules! row {
+    ($nr:literal $name:ident ($($arg:ident : $kind:ident),*)) => {
+        Syscall {
+            number: $nr,
+            name: stringify!($name),
+            args: &[$((stringify!($arg), Kind::$kind)),*],
+            handler: None,
+            support: "",
+        }
+    };
+    ($nr:literal $name:ident ($($arg:ident : $kind:ident),*) $handler:path, $support:literal) => {
+        Syscall {
+            number: $nr,
+            name: stringify!($name),
+            args: &[$((stringify!($arg), Kind::$kind)),*],
+            handler: handler!($handler, $($arg),*),
+            support: $support,
+        }
+    };
+}
+
+macro_rules! syscalls {
+    ($($nr:literal $name:ident ($($arg:ident : $kind:ident),*) $(=> $handler:path, $support:literal)?;)*) => {
+        const TABLE: &[Syscall] = &[$(row!($nr $name($($arg: $kind),*) $($handler, $support)?)),*];
+    };
+}
+
+#[rustfmt::skip]
+syscalls! {
+    0 read(fd: Fd, buf: Ptr, count: Size);
+    1 write(fd: Fd, buf: Buf, count: Size);
+    2 open(path: Path, flags: OpenFlags, mode: Oct);
+    3 close(fd: Fd);
+    4 stat(path: Path, buf: Ptr);
+    5 fstat(fd: Fd, buf: Ptr);
+    6 lstat(path: Path, buf: Ptr);
+    7 poll(fds: Ptr, nfds: UInt, timeout: Int);
+    8 lseek(fd: Fd, offset: Int, whence: Int);
+    9 mmap(addr: Ptr, len: Size, prot: Prot, flags: MapFlags, fd: Fd, offset: Hex);
+    10 mprotect(addr: Ptr, len: Size, prot: Prot);
+    11 munmap(addr: Ptr, len: Size);
+    12 brk(addr: Ptr);
+    13 rt_sigaction(sig: Sig, act: Ptr, oldact: Ptr, sigsetsize: Size);
+    14 rt_sigprocmask(how: Int, set: Ptr, oldset: Ptr, sigsetsize: Size);
+    15 rt_sigreturn();
+    16 ioctl(fd: Fd, cmd: Hex, arg: Hex);
+    17 pread64(fd: Fd, buf: Ptr, count: Size, offset: Int);
+    18 pwrite64(fd: Fd, buf: Buf, count: Size, offset: Int);
+    19 readv(fd: Fd, iov: Ptr, iovcnt: Int);
+    20 writev(fd: Fd, iov: Ptr, iovcnt: Int);
+    21 access(path: Path, mode: Oct);
+    22 pipe(fds: Ptr);
+    23 select(nfds: Int, readfds: Ptr, writefds: Ptr, exceptfds: Ptr, timeout: Ptr);
+    24 sched_yield();
+    25 mremap(addr: Ptr, old_len: Size, new_len: Size, flags: Hex, new_addr: Ptr);
+    26 msync(addr: Ptr, len: Size, flags: Hex);
+    27 mincore(addr: Ptr, len: Size, vec: Ptr);
+    28 madvise(addr: Ptr, len: Size, advice: Int);
+    29 shmget(key: Int, size: Size, flags: Hex);
+    30 shmat(id: Int, addr: Ptr, flags: Hex);
+    31 shmctl(id: Int, cmd: Int, buf: Ptr);
+    32 dup(fd: Fd);
+    33 dup2(oldfd: Fd, newfd: Fd);
+    34 pause();
+    35 nanosleep(req: Ptr, rem: Ptr);
+    36 getitimer(which: Int, value: Ptr);
+    37 alarm(seconds: UInt);
+    38 setitimer(which: Int, value: Ptr, old: Ptr);
+    39 getpid();
+    40 sendfile(out_fd: Fd, in_fd: Fd, offset: Ptr, count: Size);
+    41 socket(family: Int, type: Hex, protocol: Int);
+    42 connect(fd: Fd, addr: Ptr, len: UInt);
+    43 accept(fd: Fd, addr: Ptr, len: Ptr);
+    44 sendto(fd: Fd, buf: Buf, count: Size, flags: Hex, addr: Ptr, addrlen: UInt);
+    45 recvfrom(fd: Fd, buf: Ptr, count: Size, flags: Hex, addr: Ptr, addrlen: Ptr);
+    46 sendmsg(fd: Fd, msg: Ptr, flags: Hex);
+    47 recvmsg(fd: Fd, msg: Ptr, flags: Hex);
+    48 shutdown(fd: Fd, how: Int);
+    49 bind(fd: Fd, addr: Ptr, len: UInt);
+    50 listen(fd: Fd, backlog: Int);
+    51 getsockname(fd: Fd, addr: Ptr, len: Ptr);
+    52 getpeername(fd: Fd, addr: Ptr, len: Ptr);
+    53 socketpair(family: Int, type: Hex, protocol: Int, fds: Ptr);
+    54 setsockopt(fd: Fd, level: Int, name: Int, value: Ptr, len: UInt);
+    55 getsockopt(fd: Fd, level: Int, name: Int, value: Ptr, len: Ptr);
+    56 clone(flags: Hex, stack: Ptr, parent_tid: Ptr, child_tid: Ptr, tls: Hex);
+    57 fork();
+    58 vfork();
+    59 execve(path: Path, argv: Ptr, envp: Ptr);
+    60 exit(status: Int);
+    61 wait4(pid: Int, status: Ptr, options: Hex, rusage: Ptr);
+    62 kill(pid: Int, sig: Sig);
+    63 uname(buf: Ptr);
+    64 semget(key: Int, nsems: Int, flags: Hex);
+    65 semop(id: Int, sops: Ptr, nsops: Size);
+    66 semctl(id: Int, num: Int, cmd: Int, arg: Hex);
+    67 shmdt(addr: Ptr);
+    68 msgget(key: Int, flags: Hex);
+    69 msgsnd(id: Int, msg: Ptr, size: Size, flags: Hex);
+    70 msgrcv(id: Int, msg: Ptr, size: Size, type: Int, flags: Hex);
+    71 msgctl(id: Int, cmd: Int, buf: Ptr);
+    72 fcntl(fd: Fd, cmd: Int, arg: Hex);
+    73 flock(fd: Fd, op: Int);
+    74 fsync(fd: Fd);
+    75 fdatasync(fd: Fd);
+    76 truncate(path: Path, len: Int);
+    77 ftruncate(fd: Fd, len: Int);
+    78 getdents(fd: Fd, buf: Ptr, count: UInt);
+    79 getcwd(buf: Ptr, size: Size);
+    80 chdir(path: Path);
+    81 fchdir(fd: Fd);
+    82 rename(old: Path, new: Path);
+    83 mkdir(path: Path, mode: Oct);
+    84 rmdir(path: Path);
+    85 creat(path: Path, mode: Oct);
+    86 link(old: Path, new: Path);
+    87 unlink(path: Path);
+    88 symlink(target: Path, path: Path);
+    89 readlink(path: Path, buf: Ptr, size: Size);
+    90 chmod(path: Path, mode: Oct);
+    91 fchmod(fd: Fd, mode: Oct);
+    92 chown(path: Path, uid: Int, gid: Int);
+    93 fchown(fd: Fd, uid: Int, gid: Int);
+    94 lchown(path: Path, uid: Int, gid: Int);
+    95 umask(mask: Oct);
+    96 gettimeofday(tv: Ptr, tz: Ptr);
+    97 getrlimit(resource: Int, rlim: Ptr);
+    98 getrusage(who: Int, usage: Ptr);
+    99 sysinfo(info: Ptr);
+    100 times(buf: Ptr);
+    101 ptrace(request: Int, pid: Int, addr: Ptr, data: Ptr);
+    102 getuid();
+    103 syslog(type: Int, buf: Ptr, len: Int);
+    104 getgid();
+    105 setuid(uid: Int);
+    106 setgid(gid: Int);
+    107 geteuid();
+    108 getegid();
+    109 setpgid(pid: Int, pgid: Int);
+    110 getppid();
+    111 getpgrp();
+    112 setsid();
+    113 setreuid(ruid: Int, euid: Int);
+    114 setregid(rgid: Int, egid: Int);
+    115 getgroups(size: Int, list: Ptr);
+    116 setgroups(size: Int, list: Ptr);
+    117 setresuid(ruid: Int, euid: Int, suid: Int);
+    118 getresuid(ruid: Ptr, euid: Ptr, suid: Ptr);
+    119 setresgid(rgid: Int, egid: Int, sgid: Int);
+    120 getresgid(rgid: Ptr, egid: Ptr, sgid: Ptr);
+    121 getpgid(pid: Int);
+    122 setfsuid(uid: Int);
+    123 setfsgid(gid: Int);
+    124 getsid(pid: Int);
+    125 capget(header: Ptr, data: Ptr);
+    126 capset(header: Ptr, data: Ptr);
+    127 rt_sigpending(set: Ptr, sigsetsize: Size);
+    128 rt_sigtimedwait(set: Ptr, info: Ptr, timeout: Ptr, sigsetsize: Size);
+    129 rt_sigqueueinfo(pid: Int, sig: Sig, info: Ptr);
+    130 rt_sigsuspend(set: Ptr, sigsetsize: Size);
+    131 sigaltstack(ss: Ptr, old: Ptr);
+    132 utime(path: Path, times: Ptr);
+    133 mknod(path: Path, mode: Oct, dev: Hex);
+    134 uselib(a: Hex, b: Hex, c: Hex, d: Hex, e: Hex, f: Hex);
+    135 personality(persona: Hex);
+    136 ustat(dev: Hex, buf: Ptr);
+    137 statfs(path: Path, buf: Ptr);
+    138 fstatfs(fd: Fd, buf: Ptr);
+    139 sysfs(a: Hex, b: Hex, c: Hex, d: Hex, e: Hex, f: Hex);
+    140 getpriority(which: Int, who: Int);
+    141 setpriority(which: Int, who: Int, prio: Int);
+    142 sched_setparam(pid: Int, param: Ptr);
+    143 sched_getparam(pid: Int, param: Ptr);
+    144 sched_setscheduler(pid: Int, policy: Int, param: Ptr);
+    145 sched_getscheduler(pid: Int);
+    146 sched_get_priority_max(policy: Int);
+    147 sched_get_priority_min(policy: Int);
+    148 sched_rr_get_interval(pid: Int, interval: Ptr);
+    149 mlock(addr: Ptr, len: Size);
+    150 munlock(addr: Ptr, len: Size);
+    151 mlockall(flags: Hex);
+    152 munlockall();
+    153 vhangup();
+    154 modify_ldt(a: Hex, b: Hex, c: Hex, d: Hex, e: Hex, f: Hex);
+    155 pivot_root(new: Path, old: Path);
+    156 _sysctl(a: Hex, b: Hex, c: Hex, d: Hex, e: Hex, f: Hex);
+    157 prctl(option: Int, arg2: Hex, arg3: Hex, arg4: Hex, arg5: Hex);
+    158 arch_prctl(code: Hex, addr: Ptr);
+    159 adjtimex(buf: Ptr);
+    160 setrlimit(resource: Int, rlim: Ptr);
+    161 chroot(path: Path);
+    162 sync();
+    163 acct(path: Path);
+    164 settimeofday(tv: Ptr, tz: Ptr);
+    165 mount(source: Path, target: Path, fstype: Path, flags: Hex, data: Ptr);
+    166 umount2(target: Path, flags: Hex);
+    167 swapon(a: Hex, b: Hex, c: Hex, d: Hex, e: Hex, f: Hex);
+    168 swapoff(a: Hex, b: Hex, c: Hex, d: Hex, e: Hex, f: Hex);
+    169 reboot(a: Hex, b: Hex, c: Hex, d: Hex, e: Hex, f: Hex);
+    170 sethostname(name: Ptr, len: Size);
+    171 setdomainname(name: Ptr, len: Size);
+    172 iopl(a: Hex, b: Hex, c: Hex, d: Hex, e: Hex, f: Hex);
+    173 ioperm(a: Hex, b: Hex, c: Hex, d: Hex, e: Hex, f: Hex);
+    174 create_module(a: Hex, b: Hex, c: Hex, d: Hex, e: Hex, f: Hex);
+    175 init_module(a: Hex, b: Hex, c: Hex, d: Hex, e: Hex, f: Hex);
+    176 delete_module(a: Hex, b: Hex, c: Hex, d: Hex, e: Hex, f: Hex);
+    177 get_kernel_syms(a: Hex, b: Hex, c: Hex, d: Hex, e: Hex, f: Hex);
+    178 query_module(a: Hex, b: Hex, c: Hex, d: Hex, e: Hex, f: Hex);
+    179 quotactl(a: Hex, b: Hex, c: Hex, d: Hex, e: Hex, f: Hex);
+    180 nfsservctl(a: Hex, b: Hex, c: Hex, d: Hex, e: Hex, f: Hex);
+    181 getpmsg(a: Hex, b: Hex, c: Hex, d: Hex, e: Hex, f: Hex);
+    182 putpmsg(a: Hex, b: Hex, c: Hex, d: Hex, e: Hex, f: Hex);
+    183 afs_syscall(a: Hex, b: Hex, c: Hex, d: Hex, e: Hex, f: Hex);
+    184 tuxcall(a: Hex, b: Hex, c: Hex, d: Hex, e: Hex, f: Hex);
+    185 security(a: Hex, b: Hex, c: Hex, d: Hex, e: Hex, f: Hex);
+    186 gettid();
+    187 readahead(fd: Fd, offset: Int, count: Size);
+    188 setxattr(path: Path, name: Path, value: Ptr, size: Size, flags: Hex);
+    189 lsetxattr(path: Path, name: Path, value: Ptr, size: Size, flags: Hex);
+    190 fsetxattr(fd: Fd, name: Path, value: Ptr, size: Size, flags: Hex);
+    191 getxattr(path: Path, name: Path, value: Ptr, size: Size);
+    192 lgetxattr(path: Path, name: Path, value: Ptr, size: Size);
+    193 fgetxattr(fd: Fd, name: Path, value: Ptr, size: Size);
+    194 listxattr(path: Path, list: Ptr, size: Size);
+    195 llistxattr(path: Path, list: Ptr, size: Size);
+    196 flistxattr(fd: Fd, list: Ptr, size: Size);
+    197 removexattr(path: Path, name: Path);
+    198 lremovexattr(path: Path, name: Path);
+    199 fremovexattr(fd: Fd, name: Path);
+    200 tkill(tid: Int, sig: Sig);
+    201 time(tloc: Ptr);
+    202 futex(uaddr: Ptr, op: Hex, val: UInt, timeout: Ptr, uaddr2: Ptr, val3: UInt);
+    203 sched_setaffinity(pid: Int, len: UInt, mask: Ptr);
+    204 sched_getaffinity(pid: Int, len: UInt, mask: Ptr);
+    205 set_thread_area(a: Hex, b: Hex, c: Hex, d: Hex, e: Hex, f: Hex);
+    206 io_setup(a: Hex, b: Hex, c: Hex, d: Hex, e: Hex, f: Hex);
+    207 io_destroy(a: Hex, b: Hex, c: Hex, d: Hex, e: Hex, f: Hex);
+    208 io_getevents(a: Hex, b: Hex, c: Hex, d: Hex, e: Hex, f: Hex);
+    209 io_submit(a: Hex, b: Hex, c: Hex, d: Hex, e: Hex, f: Hex);
+    210 io_cancel(a: Hex, b: Hex, c: Hex, d: Hex, e: Hex, f: Hex);
+    211 get_thread_area(a: Hex, b: Hex, c: Hex, d: Hex, e: Hex, f: Hex);
+    212 lookup_dcookie(a: Hex, b: Hex, c: Hex, d: Hex, e: Hex, f: Hex);
+    213 epoll_create(size: Int);
+    214 epoll_ctl_old(a: Hex, b: Hex, c: Hex, d: Hex, e: Hex, f: Hex);
+    215 epoll_wait_old(a: Hex, b: Hex, c: Hex, d: Hex, e: Hex, f: Hex);
+    216 remap_file_pages(a: Hex, b: Hex, c: Hex, d: Hex, e: Hex, f: Hex);
+    217 getdents64(fd: Fd, buf: Ptr, count: UInt);
+    218 set_tid_address(tidptr: Ptr);
+    219 restart_syscall();
+    220 semtimedop(id: Int, sops: Ptr, nsops: Size, timeout: Ptr);
+    221 fadvise64(fd: Fd, offset: Int, len: Size, advice: Int);
+    222 timer_create(clock: Int, sevp: Ptr, timerid: Ptr);
+    223 timer_settime(timerid: Int, flags: Hex, new: Ptr, old: Ptr);
+    224 timer_gettime(timerid: Int, value: Ptr);
+    225 timer_getoverrun(timerid: Int);
+    226 timer_delete(timerid: Int);
+    227 clock_settime(clock: Int, ts: Ptr);
+    228 clock_gettime(clock: Int, ts: Ptr);
+    229 clock_getres(clock: Int, ts: Ptr);
+    230 clock_nanosleep(clock: Int, flags: Hex, req: Ptr, rem: Ptr);
+    231 exit_group(status: Int);
+    232 epoll_wait(epfd: Fd, events: Ptr, max: Int, timeout: Int);
+    233 epoll_ctl(epfd: Fd, op: Int, fd: Fd, event: Ptr);
+    234 tgkill(tgid: Int, tid: Int, sig: Sig);
+    235 utimes(path: Path, times: Ptr);
+    236 vserver(a: Hex, b: Hex, c: Hex, d: Hex, e: Hex, f: Hex);
+    237 mbind(addr: Ptr, len: Size, mode: Int, mask: Ptr, maxnode: UInt, flags: Hex);
+    238 set_mempolicy(mode: Int, mask: Ptr, maxnode: UInt);
+    239 get_mempolicy(mode: Ptr, mask: Ptr, maxnode: UInt, addr: Ptr, flags: Hex);
+    240 mq_open(name: Path, flags: OpenFlags, mode: Oct, attr: Ptr);
+    241 mq_unlink(a: Hex, b: Hex, c: Hex, d: Hex, e: Hex, f: Hex);
+    242 mq_timedsend(a: Hex, b: Hex, c: Hex, d: Hex, e: Hex, f: Hex);
+    243 mq_timedreceive(a: Hex, b: Hex, c: Hex, d: Hex, e: Hex, f: Hex);
+    244 mq_notify(a: Hex, b: Hex, c: Hex, d: Hex, e: Hex, f: Hex);
+    245 mq_getsetattr(a: Hex, b: Hex, c: Hex, d: Hex, e: Hex, f: Hex);
+    246 kexec_load(a: Hex, b: Hex, c: Hex, d: Hex, e: Hex, f: Hex);
+    247 waitid(which: Int, pid: Int, info: Ptr, options: Hex, rusage: Ptr);
+    248 add_key(a: Hex, b: Hex, c: Hex, d: Hex, e: Hex, f: Hex);
+    249 request_key(a: Hex, b: Hex, c: Hex, d: Hex, e: Hex, f: Hex);
+    250 keyctl(a: Hex, b: Hex, c: Hex, d: Hex, e: Hex, f: Hex);
+    251 ioprio_set(which: Int, who: Int, prio: Int);
+    252 ioprio_get(which: Int, who: Int);
+    253 inotify_init();
+    254 inotify_add_watch(fd: Fd, path: Path, mask: Hex);
+    255 inotify_rm_watch(fd: Fd, wd: Int);
+    256 migrate_pages(a: Hex, b: Hex, c: Hex, d: Hex, e: Hex, f: Hex);
+    257 openat(dirfd: Fd, path: Path, flags: OpenFlags, mode: Oct);
+    258 mkdirat(dirfd: Fd, path: Path, mode: Oct);
+    259 mknodat(dirfd: Fd, path: Path, mode: Oct, dev: Hex);
+    260 fchownat(dirfd: Fd, path: Path, uid: Int, gid: Int, flags: Hex);
+    261 futimesat(dirfd: Fd, path: Path, times: Ptr);
+    262 newfstatat(dirfd: Fd, path: Path, buf: Ptr, flags: Hex);
+    263 unlinkat(dirfd: Fd, path: Path, flags: Hex);
+    264 renameat(olddirfd: Fd, old: Path, newdirfd: Fd, new: Path);
+    265 linkat(olddirfd: Fd, old: Path, newdirfd: Fd, new: Path, flags: Hex);
+    266 symlinkat(target: Path, dirfd: Fd, path: Path);
+    267 readlinkat(dirfd: Fd, path: Path, buf: Ptr, size: Size);
+    268 fchmodat(dirfd: Fd, path: Path, mode: Oct);
+    269 faccessat(dirfd: Fd, path: Path, mode: Oct);
+    270 pselect6(nfds: Int, readfds: Ptr, writefds: Ptr, exceptfds: Ptr, timeout: Ptr, sigmask: Ptr);
+    271 ppoll(fds: Ptr, nfds: UInt, timeout: Ptr, sigmask: Ptr, sigsetsize: Size);
+    272 unshare(flags: Hex);
+    273 set_robust_list(head: Ptr, len: Size);
+    274 get_robust_list(pid: Int, head: Ptr, len: Ptr);
+    275 splice(in_fd: Fd, in_off: Ptr, out_fd: Fd, out_off: Ptr, len: Size, flags: Hex);
+    276 tee(in_fd: Fd, out_fd: Fd, len: Size, flags: Hex);
+    277 sync_file_range(fd: Fd, offset: Int, len: Int, flags: Hex);
+    278 vmsplice(fd: Fd, iov: Ptr, count: Size, flags: Hex);
+    279 move_pages(pid: Int, count: Size, pages: Ptr, nodes: Ptr, status: Ptr, flags: Hex);
+    280 utimensat(dirfd: Fd, path: Path, times: Ptr, flags: Hex);
+    281 epoll_pwait(epfd: Fd, events: Ptr, max: Int, timeout: Int, sigmask: Ptr, sigsetsize: Size);
+    282 signalfd(fd: Fd, mask: Ptr, sigsetsize: Size);
+    283 timerfd_create(clock: Int, flags: Hex);
+    284 eventfd(initval: UInt);
+    285 fallocate(fd: Fd, mode: Hex, offset: Int, len: Int);
+    286 timerfd_settime(fd: Fd, flags: Hex, new: Ptr, old: Ptr);
+    287 timerfd_gettime(fd: Fd, value: Ptr);
+    288 accept4(fd: Fd, addr: Ptr, len: Ptr, flags: Hex);
+    289 signalfd4(fd: Fd, mask: Ptr, sigsetsize: Size, flags: Hex);
+    290 eventfd2(initval: UInt, flags: Hex);
+    291 epoll_create1(flags: Hex);
+    292 dup3(oldfd: Fd, newfd: Fd, flags: Hex);
+    293 pipe2(fds: Ptr, flags: Hex);
+    294 inotify_init1(flags: Hex);
+    295 preadv(fd: Fd, iov: Ptr, iovcnt: Int, pos_low: Int, pos_high: Int);
+    296 pwritev(fd: Fd, iov: Ptr, iovcnt: Int, pos_low: Int, pos_high: Int);
+    297 rt_tgsigqueueinfo(tgid: Int, tid: Int, sig: Sig, info: Ptr);
+    298 perf_event_open(a: Hex, b: Hex, c: Hex, d: Hex, e: Hex, f: Hex);
+    299 recvmmsg(fd: Fd, msgs: Ptr, count: UInt, flags: Hex, timeout: Ptr);
+    300 fanotify_init(a: Hex, b: Hex, c: Hex, d: Hex, e: Hex, f: Hex);
+    301 fanotify_mark(a: Hex, b: Hex, c: Hex, d: Hex, e: Hex, f: Hex);
+    302 prlimit64(pid: Int, resource: Int, new: Ptr, old: Ptr);
+    303 name_to_handle_at(dirfd: Fd, path: Path, handle: Ptr, mount_id: Ptr, flags: Hex);
+    304 open_by_handle_at(a: Hex, b: Hex, c: Hex, d: Hex, e: Hex, f: Hex);
+    305 clock_adjtime(a: Hex, b: Hex, c: Hex, d: Hex, e: Hex, f: Hex);
+    306 syncfs(fd: Fd);
+    307 sendmmsg(fd: Fd, msgs: Ptr, count: UInt, flags: Hex);
+    308 setns(fd: Fd, type: Hex);
+    309 getcpu(cpu: Ptr, node: Ptr, cache: Ptr);
+    310 process_vm_readv(pid: Int, liov: Ptr, liovcnt: UInt, riov: Ptr, riovcnt: UInt, flags: Hex);
+    311 process_vm_writev(pid: Int, liov: Ptr, liovcnt: UInt, riov: Ptr, riovcnt: UInt, flags: Hex);
+    312 kcmp(pid1: Int, pid2: Int, type: Int, idx1: UInt, idx2: UInt);
+    313 finit_module(a: Hex, b: Hex, c: Hex, d: Hex, e: Hex, f: Hex);
+    314 sched_setattr(pid: Int, attr: Ptr, flags: Hex);
+    315 sched_getattr(pid: Int, attr: Ptr, size: UInt, flags: Hex);
+    316 renameat2(olddirfd: Fd, old: Path, newdirfd: Fd, new: Path, flags: Hex);
+    317 seccomp(op: Int, flags: Hex, args: Ptr);
+    318 getrandom(buf: Ptr, count: Size, flags: Hex);
+    319 memfd_create(name: Path, flags: Hex);
+    320 kexec_file_load(a: Hex, b: Hex, c: Hex, d: Hex, e: Hex, f: Hex);
+    321 bpf(a: Hex, b: Hex, c: Hex, d: Hex, e: Hex, f: Hex);
+    322 execveat(dirfd: Fd, path: Path, argv: Ptr, envp: Ptr, flags: Hex);
+    323 userfaultfd(a: Hex, b: Hex, c: Hex, d: Hex, e: Hex, f: Hex);
+    324 membarrier(cmd: Int, flags: Hex, cpu: Int);
+    325 mlock2(addr: Ptr, len: Size, flags: Hex);
+    326 copy_file_range(in_fd: Fd, in_off: Ptr, out_fd: Fd, out_off: Ptr, len: Size, flags: Hex);
+    327 preadv2(fd: Fd, iov: Ptr, iovcnt: Int, pos_low: Int, pos_high: Int, flags: Hex);
+    328 pwritev2(fd: Fd, iov: Ptr, iovcnt: Int, pos_low: Int, pos_high: Int, flags: Hex);
+    329 pkey_mprotect(a: Hex, b: Hex, c: Hex, d: Hex, e: Hex, f: Hex);
+    330 pkey_alloc(a: Hex, b: Hex, c: Hex, d: Hex, e: Hex, f: Hex);
+    331 pkey_free(a: Hex, b: Hex, c: Hex, d: Hex, e: Hex, f: Hex);
+    332 statx(dirfd: Fd, path: Path, flags: Hex, mask: Hex, buf: Ptr);
+    333 io_pgetevents(a: Hex, b: Hex, c: Hex, d: Hex, e: Hex, f: Hex);
+    334 rseq(rseq: Ptr, len: UInt, flags: Hex, sig: Hex);
+    424 pidfd_send_signal(pidfd: Fd, sig: Sig, info: Ptr, flags: Hex);
+    425 io_uring_setup(a: Hex, b: Hex, c: Hex, d: Hex, e: Hex, f: Hex);
+    426 io_uring_enter(a: Hex, b: Hex, c: Hex, d: Hex, e: Hex, f: Hex);
+    427 io_uring_register(a: Hex, b: Hex, c: Hex, d: Hex, e: Hex, f: Hex);
+    428 open_tree(a: Hex, b: Hex, c: Hex, d: Hex, e: Hex, f: Hex);
+    429 move_mount(a: Hex, b: Hex, c: Hex, d: Hex, e: Hex, f: Hex);
+    430 fsopen(a: Hex, b: Hex, c: Hex, d: Hex, e: Hex, f: Hex);
+    431 fsconfig(a: Hex, b: Hex, c: Hex, d: Hex, e: Hex, f: Hex);
+    432 fsmount(a: Hex, b: Hex, c: Hex, d: Hex, e: Hex, f: Hex);
+    433 fspick(a: Hex, b: Hex, c: Hex, d: Hex, e: Hex, f: Hex);
+    434 pidfd_open(pid: Int, flags: Hex);
+    435 clone3(args: Ptr, size: Size);
+    436 close_range(first: UInt, last: UInt, flags: Hex);
+    437 openat2(dirfd: Fd, path: Path, how: Ptr, size: Size);
+    438 pidfd_getfd(pidfd: Fd, fd: Fd, flags: Hex);
+    439 faccessat2(dirfd: Fd, path: Path, mode: Oct, flags: Hex);
+    440 process_madvise(a: Hex, b: Hex, c: Hex, d: Hex, e: Hex, f: Hex);
+    441 epoll_pwait2(epfd: Fd, events: Ptr, max: Int, timeout: Ptr, sigmask: Ptr, sigsetsize: Size);
+    442 mount_setattr(a: Hex, b: Hex, c: Hex, d: Hex, e: Hex, f: Hex);
+    443 quotactl_fd(a: Hex, b: Hex, c: Hex, d: Hex, e: Hex, f: Hex);
+    444 landlock_create_ruleset(a: Hex, b: Hex, c: Hex, d: Hex, e: Hex, f: Hex);
+    445 landlock_add_rule(a: Hex, b: Hex, c: Hex, d: Hex, e: Hex, f: Hex);
+    446 landlock_restrict_self(a: Hex, b: Hex, c: Hex, d: Hex, e: Hex, f: Hex);
+    447 memfd_secret(a: Hex, b: Hex, c: Hex, d: Hex, e: Hex, f: Hex);
+    448 process_mrelease(a: Hex, b: Hex, c: Hex, d: Hex, e: Hex, f: Hex);
+    449 futex_waitv(a: Hex, b: Hex, c: Hex, d: Hex, e: Hex, f: Hex);
+    450 set_mempolicy_home_node(a: Hex, b: Hex, c: Hex, d: Hex, e: Hex, f: Hex);
+    451 cachestat(a: Hex, b: Hex, c: Hex, d: Hex, e: Hex, f: Hex);
+    452 fchmodat2(dirfd: Fd, path: Path, mode: Oct, flags: Hex);
+    453 map_shadow_stack(a: Hex, b: Hex, c: Hex, d: Hex, e: Hex, f: Hex);
+    454 futex_wake(a: Hex, b: Hex, c: Hex, d: Hex, e: Hex, f: Hex);
+    455 futex_wait(a: Hex, b: Hex, c: Hex, d: Hex, e: Hex, f: Hex);
+    456 futex_requeue(a: Hex, b: Hex, c: Hex, d: Hex, e: Hex, f: Hex);
+    457 statmount(a: Hex, b: Hex, c: Hex, d: Hex, e: Hex, f: Hex);
+    458 listmount(a: Hex, b: Hex, c: Hex, d: Hex, e: Hex, f: Hex);
+    459 lsm_get_self_attr(a: Hex, b: Hex, c: Hex, d: Hex, e: Hex, f: Hex);
+    460 lsm_set_self_attr(a: Hex, b: Hex, c: Hex, d: Hex, e: Hex, f: Hex);
+    461 lsm_list_modules(a: Hex, b: Hex, c: Hex, d: Hex, e: Hex, f: Hex);
+    462 mseal(a: Hex, b: Hex, c: Hex, d: Hex, e: Hex, f: Hex);
+    463 setxattrat(a: Hex, b: Hex, c: Hex, d: Hex, e: Hex, f: Hex);
+    464 getxattrat(a: Hex, b: Hex, c: Hex, d: Hex, e: Hex, f: Hex);
+    465 listxattrat(a: Hex, b: Hex, c: Hex, d: Hex, e: Hex, f: Hex);
+    466 removexattrat(a: Hex, b: Hex, c: Hex, d: Hex, e: Hex, f: Hex);
+    467 open_tree_attr(a: Hex, b: Hex, c: Hex, d: Hex, e: Hex, f: Hex);
+}

@@ -1,0 +1,249 @@
+//! Open files (open file descriptions).
+
+use std::any::Any;
+use std::fmt;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use quicksand_abi::Errno;
+
+use super::inode::{FileKind, Inode, Superblock};
+use super::io::{IoDst, IoSrc};
+use super::mount::Path;
+use crate::sync::{Events, Level, Mutex, WaitQueue};
+use crate::syscalls::SyscallResult;
+use crate::task::CurrentTask;
+
+bitflags::bitflags! {
+    /// `open(2)` flags. The access mode is in the two lowest bits: see [`OpenFlags::can_read`].
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+    pub struct OpenFlags: u32 {
+        const WRONLY = libc::O_WRONLY as u32;
+        const RDWR = libc::O_RDWR as u32;
+        const CREAT = libc::O_CREAT as u32;
+        const EXCL = libc::O_EXCL as u32;
+        const NOCTTY = libc::O_NOCTTY as u32;
+        const TRUNC = libc::O_TRUNC as u32;
+        const APPEND = libc::O_APPEND as u32;
+        const NONBLOCK = libc::O_NONBLOCK as u32;
+        const DSYNC = libc::O_DSYNC as u32;
+        const ASYNC = libc::O_ASYNC as u32;
+        const DIRECT = libc::O_DIRECT as u32;
+        const LARGEFILE = 0o100000;
+        const DIRECTORY = libc::O_DIRECTORY as u32;
+        const NOFOLLOW = libc::O_NOFOLLOW as u32;
+        const NOATIME = libc::O_NOATIME as u32;
+        const CLOEXEC = libc::O_CLOEXEC as u32;
+        const SYNC_BIT = 0o4000000;
+        const PATH = libc::O_PATH as u32;
+        const TMPFILE_BIT = 0o20000000;
+    }
+}
+
+impl OpenFlags {
+    pub fn can_read(self) -> bool {
+        !self.contains(OpenFlags::PATH) && matches!(self.bits() & 3, 0 | 2)
+    }
+    pub fn can_write(self) -> bool {
+        !self.contains(OpenFlags::PATH) && matches!(self.bits() & 3, 1 | 2)
+    }
+}
+
+/// Where to seek.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SeekFrom {
+    Start(i64),
+    Current(i64),
+    End(i64),
+    Data(i64),
+    Hole(i64),
+}
+
+/// A directory entry, as a file system emits it.
+#[derive(Debug)]
+pub struct DirEntry<'a> {
+    pub ino: u64,
+    pub kind: FileKind,
+    pub name: &'a [u8],
+    /// The cookie to go on from after this entry (`d_off`).
+    pub next: u64,
+}
+
+/// Takes directory entries until it is full.
+pub trait DirSink {
+    /// False where the entry does not fit: stop, and do not advance past it.
+    fn emit(&mut self, entry: DirEntry<'_>) -> bool;
+}
+
+/// What the host maps for a guest's `mmap` of a file.
+#[derive(Debug)]
+pub struct HostMapping {
+    /// A host file or memfd.
+    pub fd: Arc<OwnedFd>,
+    /// The host offset that corresponds to the requested file offset.
+    pub offset: u64,
+    /// Whether the descriptor allows a writable shared mapping.
+    pub writable: bool,
+}
+
+/// What an open file does. Every operation is a *try*: EAGAIN says that it would have to wait for what
+/// [`FileOps::poll`] reports. Defaults are what Linux answers where a `file_operations` entry is missing. Checks of the
+/// access mode are done by the VFS.
+pub trait FileOps: Any + Send + Sync + fmt::Debug {
+    /// Reads at `offset` (streams ignore it). 0 at the end.
+    fn read(&self, _file: &OpenFile, _task: &CurrentTask, _dst: &mut IoDst<'_>, _offset: u64) -> Result<usize, Errno> {
+        Err(Errno::EINVAL)
+    }
+    /// Writes at `offset` (streams ignore it). For O_APPEND files the VFS calls [`FileOps::append`] instead.
+    fn write(&self, _file: &OpenFile, _task: &CurrentTask, _src: &mut IoSrc<'_>, _offset: u64) -> Result<usize, Errno> {
+        Err(Errno::EINVAL)
+    }
+    /// Writes at the end, atomically; returns bytes written and the offset after them.
+    fn append(&self, file: &OpenFile, task: &CurrentTask, src: &mut IoSrc<'_>) -> Result<(usize, u64), Errno> {
+        let end = file.inode.attr()?.size;
+        let n = self.write(file, task, src, end)?;
+        Ok((n, end.saturating_add(n as u64)))
+    }
+    /// Whether the file has no position (pipes, sockets, ttys): `lseek` and `pread` answer ESPIPE.
+    fn is_stream(&self) -> bool {
+        false
+    }
+    /// SEEK_END, SEEK_DATA and SEEK_HOLE need the file's knowledge; the rest is the VFS's.
+    fn seek(&self, file: &OpenFile, from: SeekFrom) -> Result<u64, Errno> {
+        default_seek(file, from)
+    }
+    /// Emits entries from cookie `from` on, `.` and `..` included.
+    fn read_dir(&self, _file: &OpenFile, _task: &CurrentTask, _from: u64, _sink: &mut dyn DirSink) -> Result<(), Errno> {
+        Err(Errno::ENOTDIR)
+    }
+    /// What is ready now. Regular files are always ready.
+    fn poll(&self, _file: &OpenFile, _task: &CurrentTask) -> Events {
+        Events::READABLE | Events::WRITABLE
+    }
+    /// Who is notified when [`FileOps::poll`] changes; `None` where it never does (epoll_ctl then answers EPERM).
+    fn wait_queue(&self, _file: &OpenFile) -> Option<Arc<WaitQueue>> {
+        None
+    }
+    fn ioctl(&self, _file: &OpenFile, _task: &CurrentTask, _cmd: u32, _arg: u64) -> SyscallResult {
+        Err(Errno::ENOTTY.into())
+    }
+    /// Prepares `len` bytes from `offset` for mapping.
+    fn mmap(&self, _file: &OpenFile, _offset: u64, _len: u64, _shared: bool) -> Result<HostMapping, Errno> {
+        Err(Errno::ENODEV)
+    }
+    /// `fsync(2)`; `data_only` for `fdatasync(2)`.
+    fn sync(&self, _file: &OpenFile, _data_only: bool) -> Result<(), Errno> {
+        Err(Errno::EINVAL)
+    }
+    fn fallocate(&self, _file: &OpenFile, _mode: u32, _offset: u64, _len: u64) -> Result<(), Errno> {
+        Err(Errno::EOPNOTSUPP)
+    }
+    /// The flags that F_SETFL can change did change.
+    fn set_flags(&self, _file: &OpenFile, _flags: OpenFlags) -> Result<(), Errno> {
+        Ok(())
+    }
+    /// A descriptor of this file is being closed (`f_op->flush`), by `task` where one does it.
+    fn flush(&self, _file: &OpenFile) -> Result<(), Errno> {
+        Ok(())
+    }
+    /// Lines for `/proc/PID/fdinfo/N` after the common ones.
+    fn fdinfo(&self, _file: &OpenFile) -> String {
+        String::new()
+    }
+}
+
+fn default_seek(file: &OpenFile, from: SeekFrom) -> Result<u64, Errno> {
+    let size = || file.inode.attr().map(|a| a.size as i64);
+    let target = match from {
+        SeekFrom::Start(at) => Some(at),
+        SeekFrom::Current(by) => (*file.offset.lock() as i64).checked_add(by),
+        SeekFrom::End(by) => size()?.checked_add(by),
+        // A file without holes: data everywhere, one hole at the end.
+        SeekFrom::Data(at) if at < 0 || at >= size()? => return Err(Errno::ENXIO),
+        SeekFrom::Data(at) => Some(at),
+        SeekFrom::Hole(at) if at < 0 || at >= size()? => return Err(Errno::ENXIO),
+        SeekFrom::Hole(_) => Some(size()?),
+    };
+    match target {
+        None => Err(Errno::EOVERFLOW),
+        Some(at) => u64::try_from(at).map_err(|_| Errno::EINVAL),
+    }
+}
+
+/// An open file description: shared by every descriptor that `dup`, `fork` or SCM_RIGHTS made of it.
+pub struct OpenFile {
+    pub inode: Arc<Inode>,
+    /// How it was opened; for nameless files a root dentry of their pseudo file system.
+    pub path: Path,
+    pub ops: Box<dyn FileOps>,
+    flags: AtomicU32,
+    /// The position. Held during a read or write of a seekable file, as `f_pos_lock`.
+    pub offset: Mutex<u64>,
+    /// Unique in the sandbox, never reused.
+    pub id: u64,
+    /// F_SETOWN: pid, or negative process group; F_SETSIG.
+    pub owner: Mutex<FileOwner>,
+}
+
+/// Who gets SIGIO.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct FileOwner {
+    pub pid: i32,
+    pub signal: i32,
+}
+
+impl OpenFile {
+    pub fn new(path: Path, ops: Box<dyn FileOps>, flags: OpenFlags) -> Arc<OpenFile> {
+        static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+        Arc::new(OpenFile {
+            inode: path.dentry.inode.clone(),
+            path,
+            ops,
+            flags: AtomicU32::new(flags.bits()),
+            offset: Mutex::new(Level::File, 0),
+            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+            owner: Mutex::new(Level::Leaf, FileOwner::default()),
+        })
+    }
+
+    /// A file without a name in any directory (pipe, socket, eventfd, …): `name` is what `/proc/PID/fd` shows.
+    pub fn new_anonymous(inode: Arc<Inode>, name: &str, ops: Box<dyn FileOps>, flags: OpenFlags) -> Arc<OpenFile> {
+        let dentry = super::Dentry::new_root(inode, name.as_bytes());
+        let mount = super::Mount::new(dentry.clone(), super::MountFlags::empty(), b"none", b"");
+        OpenFile::new(Path::new(mount, dentry), ops, flags)
+    }
+
+    pub fn flags(&self) -> OpenFlags {
+        OpenFlags::from_bits_retain(self.flags.load(Ordering::Relaxed))
+    }
+    /// Changes the flags that F_SETFL may change; access mode and creation flags stay.
+    pub fn set_flags(&self, flags: OpenFlags) {
+        self.flags.store(flags.bits(), Ordering::Relaxed);
+    }
+    pub fn is_nonblocking(&self) -> bool {
+        self.flags().contains(OpenFlags::NONBLOCK)
+    }
+    /// The file's own type behind this open file.
+    pub fn ops_as<T: FileOps>(&self) -> Option<&T> {
+        (&*self.ops as &dyn Any).downcast_ref::<T>()
+    }
+    pub fn superblock(&self) -> &Arc<Superblock> {
+        &self.inode.sb
+    }
+    pub fn poll(&self, task: &CurrentTask) -> Events {
+        self.ops.poll(self, task)
+    }
+    pub fn wait_queue(&self) -> Option<Arc<WaitQueue>> {
+        self.ops.wait_queue(self)
+    }
+    pub fn ioctl(&self, task: &CurrentTask, cmd: u32, arg: u64) -> SyscallResult {
+        self.ops.ioctl(self, task, cmd, arg)
+    }
+}
+
+impl fmt::Debug for OpenFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "OpenFile({} {:?})", self.id, self.path.dentry)
+    }
+}

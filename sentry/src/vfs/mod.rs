@@ -1,0 +1,27 @@
+//! The virtual file system: what is common to all files.
+//!
+//! - [`inode`]: an [`Inode`] is a file as its file system knows it; [`InodeOps`] is what a file system implements
+//!   (Linux's `inode_operations`).
+//! - [`dentry`]: names. A [`Dentry`] ties a name in a directory to an inode. The dentry tree is the only place that knows
+//!   paths.
+//! - [`mount`]: mounts and mount namespaces. A [`Path`] is a dentry seen through a mount.
+//! - [`file`]: an [`OpenFile`] is Linux's `struct file` (an open file description); [`FileOps`] is what an open file does
+//!   (`file_operations`). All `FileOps` are *tries*: they never wait; EAGAIN means "would block", and the generic
+//!   read/write path turns it into a `Blocked` on the file's wait queue, or lets O_NONBLOCK files return it.
+//! - [`fd_table`]: descriptors. [`io`]: buffers between files and guest memory.
+//!
+//! Permissions are checked here, from attributes, never by file systems.
+
+pub mod dentry;
+pub mod fd_table;
+pub mod file;
+pub mod inode;
+pub mod io;
+pub mod mount;
+
+pub use dentry::Dentry;
+pub use fd_table::{FdFlags, FdTable};
+pub use file::{DirEntry, DirSink, FileOps, HostMapping, OpenFile, OpenFlags, SeekFrom};
+pub use inode::{Attr, DeviceId, FileKind, FileName, Inode, InodeOps, LinkTarget, NewNode, Owner, SetAttr, Superblock};
+pub use io::{IoDst, IoSrc};
+pub use mount::{Mount, MountFlags, MountNamespace, Path};

@@ -1,2 +1,1 @@
 //! Records of kernel objects, and what must differ between clones.
-

@@ -58,7 +58,12 @@ pub struct Blocked {
 impl Blocked {
     /// Waits for `events` of one queue; a signal restarts the call (`ERESTARTSYS`).
     pub fn on(queue: Arc<WaitQueue>, events: Events) -> Blocked {
-        Blocked { on: vec![(queue, events)], deadline: None, resume: Resume::None, on_signal: OnSignal::Restart }
+        Blocked {
+            on: vec![(queue, events)],
+            deadline: None,
+            resume: Resume::None,
+            on_signal: OnSignal::Restart,
+        }
     }
     /// Waits for nothing but the deadline and signals.
     pub fn until(deadline: Option<Monotonic>) -> Blocked {

@@ -280,7 +280,11 @@ impl CurrentTask {
         Ok(self.write_bytes(addr, value.as_bytes())?)
     }
     /// An array of `count` elements. The caller has bounded `count`.
-    pub fn read_array<T: FromBytes + IntoBytes + FromZeros>(&self, addr: UserAddr, count: usize) -> Result<Vec<T>, Errno> {
+    pub fn read_array<T: FromBytes + IntoBytes + FromZeros>(
+        &self,
+        addr: UserAddr,
+        count: usize,
+    ) -> Result<Vec<T>, Errno> {
         let mut values = Vec::new();
         values.try_reserve_exact(count).map_err(|_| Errno::ENOMEM)?;
         values.resize_with(count, T::new_zeroed);

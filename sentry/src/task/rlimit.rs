@@ -28,8 +28,8 @@ impl Resource {
     pub fn from_raw(raw: u32) -> Option<Resource> {
         use Resource::*;
         const ALL: [Resource; Resource::COUNT] = [
-            Cpu, Fsize, Data, Stack, Core, Rss, Nproc, Nofile, Memlock, As, Locks, Sigpending, Msgqueue, Nice, Rtprio,
-            Rttime,
+            Cpu, Fsize, Data, Stack, Core, Rss, Nproc, Nofile, Memlock, As, Locks, Sigpending, Msgqueue,
+            Nice, Rtprio, Rttime,
         ];
         ALL.get(raw as usize).copied()
     }

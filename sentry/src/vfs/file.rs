@@ -92,15 +92,32 @@ pub struct HostMapping {
 /// access mode are done by the VFS.
 pub trait FileOps: Any + Send + Sync + fmt::Debug {
     /// Reads at `offset` (streams ignore it). 0 at the end.
-    fn read(&self, _file: &OpenFile, _task: &CurrentTask, _dst: &mut IoDst<'_>, _offset: u64) -> Result<usize, Errno> {
+    fn read(
+        &self,
+        _file: &OpenFile,
+        _task: &CurrentTask,
+        _dst: &mut IoDst<'_>,
+        _offset: u64,
+    ) -> Result<usize, Errno> {
         Err(Errno::EINVAL)
     }
     /// Writes at `offset` (streams ignore it). For O_APPEND files the VFS calls [`FileOps::append`] instead.
-    fn write(&self, _file: &OpenFile, _task: &CurrentTask, _src: &mut IoSrc<'_>, _offset: u64) -> Result<usize, Errno> {
+    fn write(
+        &self,
+        _file: &OpenFile,
+        _task: &CurrentTask,
+        _src: &mut IoSrc<'_>,
+        _offset: u64,
+    ) -> Result<usize, Errno> {
         Err(Errno::EINVAL)
     }
     /// Writes at the end, atomically; returns bytes written and the offset after them.
-    fn append(&self, file: &OpenFile, task: &CurrentTask, src: &mut IoSrc<'_>) -> Result<(usize, u64), Errno> {
+    fn append(
+        &self,
+        file: &OpenFile,
+        task: &CurrentTask,
+        src: &mut IoSrc<'_>,
+    ) -> Result<(usize, u64), Errno> {
         let end = file.inode.attr()?.size;
         let n = self.write(file, task, src, end)?;
         Ok((n, end.saturating_add(n as u64)))
@@ -114,7 +131,13 @@ pub trait FileOps: Any + Send + Sync + fmt::Debug {
         default_seek(file, from)
     }
     /// Emits entries from cookie `from` on, `.` and `..` included.
-    fn read_dir(&self, _file: &OpenFile, _task: &CurrentTask, _from: u64, _sink: &mut dyn DirSink) -> Result<(), Errno> {
+    fn read_dir(
+        &self,
+        _file: &OpenFile,
+        _task: &CurrentTask,
+        _from: u64,
+        _sink: &mut dyn DirSink,
+    ) -> Result<(), Errno> {
         Err(Errno::ENOTDIR)
     }
     /// What is ready now. Regular files are always ready.
@@ -208,7 +231,12 @@ impl OpenFile {
     }
 
     /// A file without a name in any directory (pipe, socket, eventfd, …): `name` is what `/proc/PID/fd` shows.
-    pub fn new_anonymous(inode: Arc<Inode>, name: &str, ops: Box<dyn FileOps>, flags: OpenFlags) -> Arc<OpenFile> {
+    pub fn new_anonymous(
+        inode: Arc<Inode>,
+        name: &str,
+        ops: Box<dyn FileOps>,
+        flags: OpenFlags,
+    ) -> Arc<OpenFile> {
         let dentry = super::Dentry::new_root(inode, name.as_bytes());
         let mount = super::Mount::new(dentry.clone(), super::MountFlags::empty(), b"none", b"");
         OpenFile::new(Path::new(mount, dentry), ops, flags)

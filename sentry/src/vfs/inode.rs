@@ -269,7 +269,13 @@ pub trait InodeOps: Any + Send + Sync + fmt::Debug {
     fn lookup(&self, _dir: &Inode, _name: &FileName, _task: &CurrentTask) -> Result<Arc<Inode>, Errno> {
         Err(Errno::ENOTDIR)
     }
-    fn create(&self, _dir: &Inode, _name: &FileName, _node: NewNode<'_>, _owner: Owner) -> Result<Arc<Inode>, Errno> {
+    fn create(
+        &self,
+        _dir: &Inode,
+        _name: &FileName,
+        _node: NewNode<'_>,
+        _owner: Owner,
+    ) -> Result<Arc<Inode>, Errno> {
         Err(Errno::EPERM)
     }
     /// An unnamed regular file in this directory (`O_TMPFILE`), which `link` may name later.
@@ -295,7 +301,12 @@ pub trait InodeOps: Any + Send + Sync + fmt::Debug {
     }
     /// Makes what an open file of this inode does. Called for regular files, directories and whatever the file system
     /// handles itself; FIFOs and device nodes are opened by the VFS (`fs::pipe`, `fs::dev`). O_TRUNC is done by the VFS.
-    fn open(&self, _inode: &Arc<Inode>, _flags: OpenFlags, _task: &CurrentTask) -> Result<Box<dyn FileOps>, Errno> {
+    fn open(
+        &self,
+        _inode: &Arc<Inode>,
+        _flags: OpenFlags,
+        _task: &CurrentTask,
+    ) -> Result<Box<dyn FileOps>, Errno> {
         Err(Errno::ENXIO)
     }
     /// Whether a cached name still leads here (proc's task directories vanish with their tasks).

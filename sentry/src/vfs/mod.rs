@@ -22,6 +22,8 @@ pub mod mount;
 pub use dentry::Dentry;
 pub use fd_table::{FdFlags, FdTable};
 pub use file::{DirEntry, DirSink, FileOps, HostMapping, OpenFile, OpenFlags, SeekFrom};
-pub use inode::{Attr, DeviceId, FileKind, FileName, Inode, InodeOps, LinkTarget, NewNode, Owner, SetAttr, Superblock};
+pub use inode::{
+    Attr, DeviceId, FileKind, FileName, Inode, InodeOps, LinkTarget, NewNode, Owner, SetAttr, Superblock,
+};
 pub use io::{IoDst, IoSrc};
 pub use mount::{Mount, MountFlags, MountNamespace, Path};

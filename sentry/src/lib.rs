@@ -14,6 +14,7 @@
 #![forbid(unsafe_code)]
 
 pub mod fs;
+pub mod host_poll;
 pub mod kernel;
 pub mod loader;
 pub mod mm;

@@ -53,7 +53,8 @@ pub struct HostInterest {
 /// once at a time (EEXIST). EPERM where the host cannot poll it (a regular file): it is always ready.
 pub fn register(fd: Arc<OwnedFd>, events: Events, queue: Arc<WaitQueue>) -> Result<HostInterest, Errno> {
     let mut guard = STATE.lock();
-    let state = guard.get_or_insert_with(|| State { entries: HashMap::new(), next_token: STOP + 1, reactor: None });
+    let state =
+        guard.get_or_insert_with(|| State { entries: HashMap::new(), next_token: STOP + 1, reactor: None });
     if state.reactor.is_none() {
         state.reactor = Some(Reactor::start()?);
     }
@@ -122,10 +123,13 @@ impl Reactor {
     fn start() -> Result<Reactor, Errno> {
         let epoll = Arc::new(epoll::create(epoll::CreateFlags::CLOEXEC).map_err(host_errno)?);
         let stop = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(host_errno)?;
-        epoll::add(&epoll, &stop, epoll::EventData::new_u64(STOP), epoll::EventFlags::IN).map_err(host_errno)?;
+        epoll::add(&epoll, &stop, epoll::EventData::new_u64(STOP), epoll::EventFlags::IN)
+            .map_err(host_errno)?;
         let polled = epoll.clone();
-        let thread =
-            std::thread::Builder::new().name("host-poll".into()).spawn(move || run(&polled)).map_err(Errno::from)?;
+        let thread = std::thread::Builder::new()
+            .name("host-poll".into())
+            .spawn(move || run(&polled))
+            .map_err(Errno::from)?;
         Ok(Reactor { epoll, stop, thread })
     }
 }

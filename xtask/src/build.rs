@@ -47,6 +47,21 @@ pub(crate) fn quicksand(profile: Profile) -> Result<PathBuf> {
     Ok(binary)
 }
 
+/// Builds a package's test binaries without running them, and says where they are.
+pub(crate) fn test_binaries(package: &str) -> Result<Vec<PathBuf>> {
+    let mut command = cargo();
+    command.args(["test", "--no-run", "--quiet", "--message-format=json", "--package", package]);
+    let messages = process::text(&mut command, CARGO_LIMIT)?;
+    Ok(messages.lines().filter_map(test_binary).collect())
+}
+
+/// The executable of one of cargo's messages, if it tells of a test binary.
+fn test_binary(message: &str) -> Option<PathBuf> {
+    let message: serde_json::Value = serde_json::from_str(message).ok()?;
+    let is_test = message["reason"] == "compiler-artifact" && message["profile"]["test"] == true;
+    is_test.then(|| message["executable"].as_str().map(PathBuf::from))?
+}
+
 /// How a C program is linked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Linkage {

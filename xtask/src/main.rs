@@ -11,7 +11,9 @@ mod check;
 mod conformance;
 mod process;
 mod report;
+mod rootfs;
 mod setup;
+mod svm;
 mod test;
 
 use anyhow::Result;
@@ -31,6 +33,11 @@ enum Command {
     Check(check::Args),
     /// Every test: the workspace's own, then programs that must behave in the sandbox as on the host
     Test(test::Args),
+    /// The KVM platform on (emulated) hardware virtualisation
+    Svm(svm::Args),
+    /// The part of `svm` that runs in the emulated machine
+    #[command(hide = true)]
+    SvmGuest(svm::GuestArgs),
 }
 
 fn main() -> ExitCode {
@@ -38,6 +45,8 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Check(args) => check::run(&args),
         Command::Test(args) => test::run(&args),
+        Command::Svm(args) => svm::run(&args),
+        Command::SvmGuest(args) => svm::run_guest(&args),
     };
     finish(result)
 }

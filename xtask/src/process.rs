@@ -131,17 +131,23 @@ pub(crate) fn show(command: &mut Command, limit: Duration) -> Result<()> {
 
 /// Waits for a child until a deadline; kills and reaps it when that has passed, and then returns `None`.
 pub(crate) fn wait_until(child: &mut Child, deadline: Instant) -> Result<Option<ExitStatus>> {
-    let pid = pid_of(child)?;
-    let pidfd = pidfd_open(pid, PidfdFlags::empty()).context("pidfd_open")?;
+    let status = wait_for(child, deadline.saturating_duration_since(Instant::now()))?;
+    if status.is_none() {
+        child.kill().context("kill")?;
+        child.wait().context("wait")?;
+    }
+    Ok(status)
+}
+
+/// Waits for a child for a while; `None` when it has not ended by then.
+pub(crate) fn wait_for(child: &mut Child, limit: Duration) -> Result<Option<ExitStatus>> {
+    let deadline = Instant::now() + limit;
+    let pidfd = pidfd_open(pid_of(child)?, PidfdFlags::empty()).context("pidfd_open")?;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         let mut fds = [PollFd::new(&pidfd, PollFlags::IN)];
         match poll(&mut fds, Some(&timespec(left))) {
-            Ok(0) => {
-                child.kill().context("kill")?;
-                child.wait().context("wait")?;
-                return Ok(None);
-            }
+            Ok(0) => return Ok(None),
             Ok(_) => return Ok(Some(child.wait().context("wait")?)),
             Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error).context("poll"),
@@ -157,6 +163,16 @@ pub(crate) fn command_line(command: &Command) -> String {
         line.push_str(&arg.to_string_lossy());
     }
     line
+}
+
+/// Runs a small command whose output is wanted as text; anything but success is an error that carries its stderr.
+pub(crate) fn text(command: &mut Command, limit: Duration) -> Result<String> {
+    let line = command_line(command);
+    let done = capture(command, limit)?;
+    if !done.success() {
+        bail!("{line}: {}\n{}", done.describe(), done.stderr_text().trim_end());
+    }
+    Ok(done.stdout_text())
 }
 
 /// Kills every captured child's group when the developer interrupts, then ends as an interrupted program does.

@@ -21,6 +21,12 @@ const fn need(proof: &'static str, package: &'static str) -> Need {
 /// A linker and the static C library: what every build of ours needs.
 pub(crate) const BUILD: &[Need] =
     &[need("/usr/bin/gcc", "gcc"), need("/usr/lib/x86_64-linux-gnu/libc.a", "libc6-dev")];
+/// What small root file systems are made of.
+pub(crate) const ROOTFS: &[Need] =
+    &[need("/usr/bin/busybox", "busybox-static"), need("/usr/bin/python3", "python3")];
+/// An emulated machine, and the tool that makes its disk.
+pub(crate) const EMULATION: &[Need] =
+    &[need("/usr/bin/qemu-system-x86_64", "qemu-system-x86"), need("/usr/sbin/mke2fs", "e2fsprogs")];
 /// What the tests run besides C programs.
 pub(crate) const TESTS: &[Need] = &[
     need("/usr/bin/busybox", "busybox-static"),
@@ -86,7 +92,7 @@ fn missing_packages(lists: &[&[Need]]) -> BTreeSet<&'static str> {
         .collect()
 }
 
-fn apt_get(args: &[&str]) -> Result<()> {
+pub(crate) fn apt_get(args: &[&str]) -> Result<()> {
     let mut command = Command::new("apt-get");
     command.args(args).env("DEBIAN_FRONTEND", "noninteractive");
     let done = process::capture(&mut command, Duration::from_secs(900))?;

@@ -85,7 +85,7 @@ fn relay(stream: impl std::io::Read) -> Tally {
 }
 
 /// `Summary [ 1.2s] 14 tests run: 13 passed, 1 failed, 2 skipped` or `test result: ok. 13 passed; 1 failed; 2 ignored; …`
-fn count_summary(line: &str) -> Tally {
+pub(crate) fn count_summary(line: &str) -> Tally {
     let line = strip_colours(line);
     let line = line.trim_start();
     let counts = if let Some(rest) = line.strip_prefix("Summary [") {

@@ -7,10 +7,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Reasons by program (`subsystem/file`, without `.c`) or by check (`subsystem/file:check`).
 #[derive(Debug, Default)]
-pub(super) struct Known(BTreeMap<String, String>);
+pub(crate) struct Known(BTreeMap<String, String>);
 
 impl Known {
-    pub(super) fn read() -> Result<Self> {
+    pub(crate) fn read() -> Result<Self> {
         match std::fs::read_to_string(setup::root().join("tests/conformance/KNOWN.toml")) {
             Ok(text) => Ok(Self(toml::from_str(&text).context("tests/conformance/KNOWN.toml")?)),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
@@ -19,7 +19,7 @@ impl Known {
     }
 
     /// What is known of one program: check name to reason; the empty name stands for the whole program.
-    pub(super) fn of(&self, program: &str) -> BTreeMap<String, String> {
+    pub(crate) fn of(&self, program: &str) -> BTreeMap<String, String> {
         let entries = self.0.iter().filter_map(|(key, reason)| {
             let (name, check) = key.split_once(':').unwrap_or((key, ""));
             (name == program).then(|| (check.to_owned(), reason.clone()))
@@ -28,7 +28,7 @@ impl Known {
     }
 
     /// Entries that name no program of the suite.
-    pub(super) fn unknown_to<'a>(&'a self, programs: &'a [Program]) -> impl Iterator<Item = &'a str> {
+    pub(crate) fn unknown_to<'a>(&'a self, programs: &'a [Program]) -> impl Iterator<Item = &'a str> {
         let names: BTreeSet<&str> = programs.iter().map(|program| program.name.as_str()).collect();
         let program = |key: &'a str| key.split_once(':').map_or(key, |(name, _)| name);
         self.0.keys().map(String::as_str).filter(move |key| !names.contains(program(key)))

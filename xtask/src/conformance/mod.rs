@@ -9,14 +9,14 @@ mod known;
 mod program;
 mod verdict;
 
-pub(crate) use program::{Outcome, Program};
+pub(crate) use known::Known;
+pub(crate) use program::{ENVIRONMENT, Outcome, Program};
 pub(crate) use verdict::Verdict;
 
 use crate::build::Profile;
 use crate::report::{Table, Tally};
 use crate::{build, process, setup};
 use anyhow::{Context, Result, bail};
-use known::Known;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -49,7 +49,7 @@ pub(crate) struct Select {
 }
 
 pub(crate) fn list(args: &Select) -> Result<()> {
-    for program in selected(args)? {
+    for program in programs(args.filter.as_deref())? {
         println!("{}", program.name);
     }
     Ok(())
@@ -57,7 +57,7 @@ pub(crate) fn list(args: &Select) -> Result<()> {
 
 /// Builds everything, runs everything, and prints a table by subsystem.
 pub(crate) fn run(args: &Select) -> Result<Tally> {
-    let programs = selected(args)?;
+    let programs = programs(args.filter.as_deref())?;
     if programs.is_empty() {
         println!("NOT RUN: no program in tests/conformance matches");
         return Ok(Tally::skipped());
@@ -72,10 +72,11 @@ pub(crate) fn run(args: &Select) -> Result<Tally> {
     Ok(report(&programs, &verdicts))
 }
 
-fn selected(args: &Select) -> Result<Vec<Program>> {
+/// The suite, or those of it whose path contains the filter.
+pub(crate) fn programs(filter: Option<&str>) -> Result<Vec<Program>> {
     let mut programs = program::discover(&setup::root().join("tests/conformance"))?;
-    if let Some(filter) = &args.filter {
-        programs.retain(|program| program.name.contains(filter.as_str()));
+    if let Some(filter) = filter {
+        programs.retain(|program| program.name.contains(filter));
     }
     Ok(programs)
 }

@@ -34,6 +34,8 @@ pub enum Level {
     Epoll,
     /// An open file description: its offset, its directory cursor.
     File,
+    /// A whole write to one regular file (`i_rwsem`); guest memory is read under it.
+    InodeIo,
     /// A VMA tree.
     Mm,
     /// A socket, its queues.
@@ -42,6 +44,8 @@ pub enum Level {
     Object,
     /// File locks of one inode.
     FileLocks,
+    /// An overlay inode's layers; the layers' own inodes come after.
+    Overlay,
     /// An inode's attributes and contents.
     Inode,
     /// Futex buckets.

@@ -162,6 +162,22 @@ pub trait FileOps: Any + Send + Sync + fmt::Debug {
     fn fallocate(&self, _file: &OpenFile, _mode: u32, _offset: u64, _len: u64) -> Result<(), Errno> {
         Err(Errno::EOPNOTSUPP)
     }
+    /// `fcntl(F_GET_SEALS)`.
+    fn seals(&self, _file: &OpenFile) -> Result<u32, Errno> {
+        Err(Errno::EINVAL)
+    }
+    /// `fcntl(F_ADD_SEALS)`; the VFS has checked that the file is writable.
+    fn add_seals(&self, _file: &OpenFile, _seals: u32) -> Result<(), Errno> {
+        Err(Errno::EINVAL)
+    }
+    /// `fcntl(F_GETPIPE_SZ)`.
+    fn pipe_size(&self, _file: &OpenFile) -> Result<usize, Errno> {
+        Err(Errno::EBADF)
+    }
+    /// `fcntl(F_SETPIPE_SZ)`; returns the size set.
+    fn set_pipe_size(&self, _file: &OpenFile, _task: &CurrentTask, _bytes: u32) -> Result<usize, Errno> {
+        Err(Errno::EBADF)
+    }
     /// The flags that F_SETFL can change did change.
     fn set_flags(&self, _file: &OpenFile, _flags: OpenFlags) -> Result<(), Errno> {
         Ok(())

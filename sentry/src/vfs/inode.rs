@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 
 use quicksand_abi::Errno;
 
@@ -229,19 +229,50 @@ pub struct Inode {
     pub id: u64,
     /// flock, POSIX and OFD locks; made by the first lock.
     pub locks: std::sync::OnceLock<Box<dyn Any + Send + Sync>>,
+    /// Held over a whole write, truncation or allocation of a regular file (`i_rwsem`): what makes O_APPEND atomic.
+    pub io_lock: crate::sync::Mutex<()>,
+    /// Open files that may write; negative: running executables that forbid it (`i_writecount`).
+    writers: AtomicI32,
 }
 
 impl Inode {
     pub fn new(sb: &Arc<Superblock>, ino: u64, kind: FileKind, ops: Box<dyn InodeOps>) -> Arc<Inode> {
         static NEXT_ID: AtomicU64 = AtomicU64::new(1);
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
-        Arc::new(Inode { ino, sb: sb.clone(), kind, ops, id, locks: std::sync::OnceLock::new() })
+        Arc::new(Inode {
+            ino,
+            sb: sb.clone(),
+            kind,
+            ops,
+            id,
+            locks: std::sync::OnceLock::new(),
+            io_lock: crate::sync::Mutex::new(crate::sync::Level::InodeIo, ()),
+            writers: AtomicI32::new(0),
+        })
     }
     pub fn attr(&self) -> Result<Attr, Errno> {
         self.ops.attr(self)
     }
     pub fn is_dir(&self) -> bool {
         self.kind == FileKind::Directory
+    }
+    /// Counts one more writer (`get_write_access`); ETXTBSY while it is being executed.
+    pub fn get_write_access(&self) -> Result<(), Errno> {
+        let add = |n: i32| (n >= 0).then(|| n.saturating_add(1));
+        let done = self.writers.fetch_update(Ordering::AcqRel, Ordering::Acquire, add);
+        done.map(drop).map_err(|_| Errno::ETXTBSY)
+    }
+    pub fn put_write_access(&self) {
+        self.writers.fetch_sub(1, Ordering::AcqRel);
+    }
+    /// Forbids writers while an executable runs (`deny_write_access`); ETXTBSY while there are any.
+    pub fn deny_write_access(&self) -> Result<(), Errno> {
+        let sub = |n: i32| (n <= 0).then(|| n.saturating_sub(1));
+        let done = self.writers.fetch_update(Ordering::AcqRel, Ordering::Acquire, sub);
+        done.map(drop).map_err(|_| Errno::ETXTBSY)
+    }
+    pub fn allow_write_access(&self) {
+        self.writers.fetch_add(1, Ordering::AcqRel);
     }
     /// The file system's own type behind this inode.
     pub fn ops_as<T: InodeOps>(&self) -> Option<&T> {
@@ -265,8 +296,14 @@ pub trait InodeOps: Any + Send + Sync + fmt::Debug {
     fn set_attr(&self, _inode: &Inode, _set: &SetAttr) -> Result<(), Errno> {
         Err(Errno::EPERM)
     }
-    /// Finds a child. ENOENT where there is none. For an inode that is in use, the same `Arc` must come back.
-    fn lookup(&self, _dir: &Inode, _name: &FileName, _task: &CurrentTask) -> Result<Arc<Inode>, Errno> {
+    /// Finds a child. ENOENT where there is none. For an inode that is in use, the same `Arc` must come back. `task` is
+    /// who walks; `None` when the kernel itself does (mounts made at boot).
+    fn lookup(
+        &self,
+        _dir: &Inode,
+        _name: &FileName,
+        _task: Option<&CurrentTask>,
+    ) -> Result<Arc<Inode>, Errno> {
         Err(Errno::ENOTDIR)
     }
     fn create(
@@ -296,7 +333,7 @@ pub trait InodeOps: Any + Send + Sync + fmt::Debug {
     fn rename(&self, _dir: &Inode, _rename: &Rename<'_>) -> Result<(), Errno> {
         Err(Errno::EPERM)
     }
-    fn read_link(&self, _inode: &Inode, _task: &CurrentTask) -> Result<LinkTarget, Errno> {
+    fn read_link(&self, _inode: &Inode, _task: Option<&CurrentTask>) -> Result<LinkTarget, Errno> {
         Err(Errno::EINVAL)
     }
     /// Makes what an open file of this inode does. Called for regular files, directories and whatever the file system
@@ -318,6 +355,9 @@ pub trait InodeOps: Any + Send + Sync + fmt::Debug {
     fn cache_children(&self) -> bool {
         true
     }
+    /// The file was read (or the link followed) at `now`, on a mount that keeps access times. `relative` asks for the
+    /// relatime rule: only when the old access time is not after the others, or a day old.
+    fn touch_atime(&self, _inode: &Inode, _now: Realtime, _relative: bool) {}
     fn get_xattr(&self, _inode: &Inode, _name: &[u8]) -> Result<Vec<u8>, Errno> {
         Err(Errno::EOPNOTSUPP)
     }

@@ -73,16 +73,19 @@ impl Path {
     }
 }
 
-/// The mounts that a container's tasks see.
+/// The mounts that a container's tasks see: a tree that hangs from its root mount (each [`Mount`] knows what is mounted
+/// on it).
 #[derive(Debug)]
 pub struct MountNamespace {
-    pub root: Arc<Mount>,
-    /// All mounts but the root, in the order they were made: the last one at a place is on top.
-    pub mounts: RwLock<Vec<Arc<Mount>>>,
+    /// `pivot_root` changes it.
+    root: RwLock<Arc<Mount>>,
 }
 
 impl MountNamespace {
     pub fn new(root: Arc<Mount>) -> Arc<MountNamespace> {
-        Arc::new(MountNamespace { root, mounts: RwLock::new(Level::Mounts, Vec::new()) })
+        Arc::new(MountNamespace { root: RwLock::new(Level::Leaf, root) })
+    }
+    pub fn root(&self) -> Arc<Mount> {
+        self.root.read().clone()
     }
 }

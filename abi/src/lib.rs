@@ -7,6 +7,7 @@
 
 mod addr;
 mod errno;
+pub mod tty;
 
 pub use addr::{PAGE_SIZE, UserAddr, UserRange};
 pub use errno::Errno;

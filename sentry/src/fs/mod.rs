@@ -1,1 +1,6 @@
 //! File systems, one per module.
+
+pub mod dev;
+pub mod pseudo;
+pub mod sys;
+pub mod tty;

@@ -50,6 +50,18 @@ impl Kernel {
     pub fn trace(&self, tid: i32, line: &str) {
         tracing::info!(target: "strace", "[{tid}] {line}");
     }
+    /// Fills `out` with random bytes. The host's generator is asked each time, so clones of a sandbox never share any.
+    pub fn random(&self, out: &mut [u8]) {
+        let mut done = 0;
+        while done < out.len() {
+            match rustix::rand::getrandom(&mut out[done..], rustix::rand::GetRandomFlags::empty()) {
+                Ok(n) => done += n,
+                Err(rustix::io::Errno::INTR) => {}
+                // With no flags and a valid buffer, nothing else can happen on a kernel that has the call.
+                Err(e) => panic!("getrandom on the host: {e}"),
+            }
+        }
+    }
     /// Logs a message the first time that `key` is seen.
     pub fn log_once(&self, key: u64, message: impl FnOnce() -> String) {
         if self.logged.lock().insert(key) {

@@ -158,11 +158,11 @@ pub fn symlink(sb: &Arc<Superblock>, ino: u64, perm: Perm, target: &[u8]) -> Arc
 
 /// Where a link leads, decided when it is followed.
 pub trait Link: Send + Sync + Debug + 'static {
-    fn target(&self, task: &CurrentTask) -> Result<LinkTarget, Errno>;
+    fn target(&self, task: Option<&CurrentTask>) -> Result<LinkTarget, Errno>;
 }
 
 impl Link for Vec<u8> {
-    fn target(&self, _: &CurrentTask) -> Result<LinkTarget, Errno> {
+    fn target(&self, _: Option<&CurrentTask>) -> Result<LinkTarget, Errno> {
         Ok(LinkTarget::Path(self.clone()))
     }
 }
@@ -185,15 +185,15 @@ impl InodeOps for LinkInode {
     fn set_attr(&self, _: &Inode, set: &SetAttr) -> Result<(), Errno> {
         set_attr(set)
     }
-    fn read_link(&self, _: &Inode, task: &CurrentTask) -> Result<LinkTarget, Errno> {
+    fn read_link(&self, _: &Inode, task: Option<&CurrentTask>) -> Result<LinkTarget, Errno> {
         self.link.target(task)
     }
 }
 
 /// A directory whose entries the kernel knows.
 pub trait Directory: Send + Sync + Debug + 'static {
-    /// ENOENT where there is none.
-    fn lookup(&self, dir: &Inode, name: &FileName, task: &CurrentTask) -> Result<Arc<Inode>, Errno>;
+    /// ENOENT where there is none. Without a task (while a container is set up) there is nobody to ask about.
+    fn lookup(&self, dir: &Inode, name: &FileName, task: Option<&CurrentTask>) -> Result<Arc<Inode>, Errno>;
     /// All entries but `.` and `..`, in an order that stays the same from call to call.
     fn entries(&self, dir: &Inode, task: &CurrentTask) -> Result<Vec<(Vec<u8>, u64, FileKind)>, Errno>;
     /// Whether names may be cached: only where the set of entries never changes.
@@ -227,7 +227,7 @@ impl InodeOps for DirInode {
     fn set_attr(&self, _: &Inode, set: &SetAttr) -> Result<(), Errno> {
         set_attr(set)
     }
-    fn lookup(&self, dir: &Inode, name: &FileName, task: &CurrentTask) -> Result<Arc<Inode>, Errno> {
+    fn lookup(&self, dir: &Inode, name: &FileName, task: Option<&CurrentTask>) -> Result<Arc<Inode>, Errno> {
         self.dir.lookup(dir, name, task)
     }
     fn open(&self, _: &Arc<Inode>, _: OpenFlags, _: &CurrentTask) -> Result<Box<dyn FileOps>, Errno> {
@@ -323,7 +323,7 @@ impl StaticDir {
 }
 
 impl Directory for StaticDir {
-    fn lookup(&self, _: &Inode, name: &FileName, _: &CurrentTask) -> Result<Arc<Inode>, Errno> {
+    fn lookup(&self, _: &Inode, name: &FileName, _: Option<&CurrentTask>) -> Result<Arc<Inode>, Errno> {
         self.entries.get(name).cloned().ok_or(Errno::ENOENT)
     }
     fn entries(&self, _: &Inode, _: &CurrentTask) -> Result<Vec<(Vec<u8>, u64, FileKind)>, Errno> {

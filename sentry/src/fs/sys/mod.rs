@@ -1,0 +1,1 @@
+//! sysfs: the few files that runtimes read to learn about processors, memory and cgroups.

@@ -14,8 +14,8 @@ use crate::sync::{Level, Mutex};
 use crate::task::CurrentTask;
 use crate::time::Realtime;
 use crate::vfs::{
-    Attr, DeviceId, DirEntry, DirSink, FileKind, FileName, FileOps, Inode, InodeOps, IoDst, IoSrc, LinkTarget,
-    OpenFile, OpenFlags, SetAttr, Superblock,
+    Attr, DeviceId, DirEntry, DirSink, FileKind, FileName, FileOps, Inode, InodeOps, IoDst, IoSrc,
+    LinkTarget, OpenFile, OpenFlags, SetAttr, Superblock,
 };
 
 /// Owner and permissions of a pseudo inode.
@@ -127,7 +127,13 @@ struct TextFile {
 }
 
 impl FileOps for TextFile {
-    fn read(&self, _: &OpenFile, task: &CurrentTask, dst: &mut IoDst<'_>, offset: u64) -> Result<usize, Errno> {
+    fn read(
+        &self,
+        _: &OpenFile,
+        task: &CurrentTask,
+        dst: &mut IoDst<'_>,
+        offset: u64,
+    ) -> Result<usize, Errno> {
         let cached = if offset == 0 { None } else { self.cached.lock().clone() };
         let text = match cached {
             Some(text) => text,
@@ -250,7 +256,13 @@ impl FileOps for DirFile {
     fn read(&self, _: &OpenFile, _: &CurrentTask, _: &mut IoDst<'_>, _: u64) -> Result<usize, Errno> {
         Err(Errno::EISDIR)
     }
-    fn read_dir(&self, file: &OpenFile, task: &CurrentTask, from: u64, sink: &mut dyn DirSink) -> Result<(), Errno> {
+    fn read_dir(
+        &self,
+        file: &OpenFile,
+        task: &CurrentTask,
+        from: u64,
+        sink: &mut dyn DirSink,
+    ) -> Result<(), Errno> {
         let entries = self.dir.entries(&file.inode, task)?;
         emit_entries(file, from, &entries, sink);
         Ok(())

@@ -23,14 +23,8 @@ pub const CONSOLE: DeviceId = DeviceId::new(5, 1);
 pub const PTMX: DeviceId = DeviceId::new(5, 2);
 
 /// The nodes that every container has in `/dev`, with their permissions: the runtime specification's default devices.
-pub const DEFAULT_NODES: &[(&str, DeviceId)] = &[
-    ("null", NULL),
-    ("zero", ZERO),
-    ("full", FULL),
-    ("random", RANDOM),
-    ("urandom", URANDOM),
-    ("tty", TTY),
-];
+pub const DEFAULT_NODES: &[(&str, DeviceId)] =
+    &[("null", NULL), ("zero", ZERO), ("full", FULL), ("random", RANDOM), ("urandom", URANDOM), ("tty", TTY)];
 
 /// The links that every container has in `/dev`.
 pub const DEFAULT_LINKS: &[(&str, &str)] = &[

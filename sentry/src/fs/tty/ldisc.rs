@@ -145,8 +145,7 @@ impl LineDiscipline {
             effects.stopped = Some(false);
         }
         if self.lflag(tty::ISIG) {
-            let signals =
-                [(cc::VINTR, libc::SIGINT), (cc::VQUIT, libc::SIGQUIT), (cc::VSUSP, libc::SIGTSTP)];
+            let signals = [(cc::VINTR, libc::SIGINT), (cc::VQUIT, libc::SIGQUIT), (cc::VSUSP, libc::SIGTSTP)];
             for (index, signal) in signals {
                 if self.is_cc(byte, index) {
                     if !self.lflag(tty::NOFLSH) {

@@ -8,6 +8,11 @@
 mod addr;
 mod errno;
 pub mod tty;
+pub mod signal;
+pub mod task;
+pub mod time;
 
 pub use addr::{PAGE_SIZE, UserAddr, UserRange};
 pub use errno::Errno;
+pub use signal::SigInfo;
+pub use time::{Timespec, Timeval};

@@ -7,10 +7,10 @@
 
 mod addr;
 mod errno;
-pub mod tty;
 pub mod signal;
 pub mod task;
 pub mod time;
+pub mod tty;
 
 pub use addr::{PAGE_SIZE, UserAddr, UserRange};
 pub use errno::Errno;

@@ -11,6 +11,7 @@ pub mod signal;
 pub mod task;
 pub mod time;
 pub mod tty;
+pub mod time;
 
 pub use addr::{PAGE_SIZE, UserAddr, UserRange};
 pub use errno::Errno;

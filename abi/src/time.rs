@@ -21,6 +21,19 @@ impl Timespec {
     pub fn from_nanos(ns: i64) -> Timespec {
         Timespec { sec: ns.div_euclid(1_000_000_000), nsec: ns.rem_euclid(1_000_000_000) }
     }
+    pub const ZERO: Timespec = Timespec { sec: 0, nsec: 0 };
+
+    pub fn is_zero(self) -> bool {
+        self == Timespec::ZERO
+    }
+    /// `timespec64_valid`: not negative, nanoseconds in range.
+    pub fn is_valid(self) -> bool {
+        self.sec >= 0 && (0..1_000_000_000).contains(&self.nsec)
+    }
+    /// As nanoseconds, saturating at about 292 years as the kernel's `ktime_t` does. The time is valid.
+    pub fn to_ns(self) -> i64 {
+        self.sec.saturating_mul(1_000_000_000).saturating_add(self.nsec)
+    }
     /// As a span of time: EINVAL where it is negative or its nanoseconds are no fraction of a second.
     pub fn to_duration(self) -> Result<Duration, Errno> {
         match (u64::try_from(self.sec), u32::try_from(self.nsec)) {
@@ -41,6 +54,19 @@ pub struct Timeval {
 impl Timeval {
     pub fn from_duration(d: Duration) -> Timeval {
         Timeval { sec: i64::try_from(d.as_secs()).unwrap_or(i64::MAX), usec: i64::from(d.subsec_micros()) }
+    }
+    /// Rounds down.
+    pub fn from_ns(ns: i64) -> Timeval {
+        let t = Timespec::from_nanos(ns);
+        Timeval { sec: t.sec, usec: t.nsec / 1000 }
+    }
+    /// Not negative, microseconds in range.
+    pub fn is_valid(self) -> bool {
+        self.sec >= 0 && (0..1_000_000).contains(&self.usec)
+    }
+    /// As nanoseconds, saturating. The time is valid.
+    pub fn to_ns(self) -> i64 {
+        self.sec.saturating_mul(1_000_000_000).saturating_add(self.usec.saturating_mul(1000))
     }
     /// As a span of time: EINVAL where it is negative or its microseconds are no fraction of a second.
     pub fn to_duration(self) -> Result<Duration, Errno> {
@@ -65,4 +91,25 @@ pub struct Itimerspec {
 pub struct Itimerval {
     pub interval: Timeval,
     pub value: Timeval,
+}
+
+/// `struct timezone`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Timezone {
+    pub minutes_west: i32,
+    pub dst_time: i32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nanoseconds_go_there_and_back() {
+        assert_eq!(Timespec::from_nanos(-1), Timespec { sec: -1, nsec: 999_999_999 });
+        assert_eq!(Timespec { sec: i64::MAX, nsec: 0 }.to_ns(), i64::MAX);
+        assert_eq!(Timeval::from_ns(1_999_999), Timeval { sec: 0, usec: 1999 });
+        assert!(!Timespec { sec: 0, nsec: 1_000_000_000 }.is_valid());
+    }
 }

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use quicksand_platform::Platform;
 
+use crate::fs::anon::AnonFs;
 use crate::sync::{Level, Mutex};
 use crate::task::FsInfo;
 use crate::time::Clocks;
@@ -23,6 +24,8 @@ pub struct KernelConfig {
 pub struct Kernel {
     pub platform: Arc<dyn Platform>,
     pub clocks: Clocks,
+    /// Pipes, sockets, eventfds and their like.
+    pub anon: AnonFs,
     strace: bool,
     next_id: AtomicU64,
     /// Calls that were logged as unsupported, by number.
@@ -34,6 +37,7 @@ impl Kernel {
         Arc::new(Kernel {
             platform: config.platform,
             clocks: Clocks::default(),
+            anon: AnonFs::default(),
             strace: config.strace,
             next_id: AtomicU64::new(1),
             logged: Mutex::new(Level::Leaf, HashSet::new()),

@@ -4,3 +4,4 @@ pub mod dev;
 pub mod pseudo;
 pub mod sys;
 pub mod tty;
+pub mod anon;

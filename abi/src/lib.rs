@@ -10,8 +10,8 @@ mod errno;
 pub mod signal;
 pub mod task;
 pub mod time;
-pub mod tty;
 pub mod time;
+pub mod tty;
 
 pub use addr::{PAGE_SIZE, UserAddr, UserRange};
 pub use errno::Errno;

@@ -1,7 +1,7 @@
 //! File systems, one per module.
 
+pub mod anon;
 pub mod dev;
 pub mod pseudo;
 pub mod sys;
 pub mod tty;
-pub mod anon;

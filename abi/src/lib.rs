@@ -10,7 +10,6 @@ mod errno;
 pub mod signal;
 pub mod task;
 pub mod time;
-pub mod time;
 pub mod tty;
 
 pub use addr::{PAGE_SIZE, UserAddr, UserRange};

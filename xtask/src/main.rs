@@ -6,9 +6,12 @@
 
 #![forbid(unsafe_code)]
 
+mod bench;
 mod build;
 mod check;
 mod conformance;
+mod demo;
+mod http;
 mod process;
 mod report;
 mod rootfs;
@@ -33,6 +36,10 @@ enum Command {
     Check(check::Args),
     /// Every test: the workspace's own, then programs that must behave in the sandbox as on the host
     Test(test::Args),
+    /// A real function in the sandbox, a request, and where the time went
+    Demo(demo::Args),
+    /// Our figures beside the peers'
+    Bench(bench::Args),
     /// The KVM platform on (emulated) hardware virtualisation
     Svm(svm::Args),
     /// The part of `svm` that runs in the emulated machine
@@ -45,6 +52,8 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Check(args) => check::run(&args),
         Command::Test(args) => test::run(&args),
+        Command::Demo(args) => demo::run(&args),
+        Command::Bench(args) => bench::run(&args),
         Command::Svm(args) => svm::run(&args),
         Command::SvmGuest(args) => svm::run_guest(&args),
     };

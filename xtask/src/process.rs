@@ -205,8 +205,12 @@ impl Group {
     }
 
     fn kill(&self) {
+        self.signal(Signal::KILL);
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
         // ESRCH is the usual answer: nothing was left.
-        let _gone_already = kill_process_group(self.0, Signal::KILL);
+        let _gone_already = kill_process_group(self.0, signal);
     }
 }
 

@@ -21,12 +21,16 @@ const fn need(proof: &'static str, package: &'static str) -> Need {
 /// A linker and the static C library: what every build of ours needs.
 pub(crate) const BUILD: &[Need] =
     &[need("/usr/bin/gcc", "gcc"), need("/usr/lib/x86_64-linux-gnu/libc.a", "libc6-dev")];
+/// Debian's own Python.
+pub(crate) const PYTHON: &[Need] = &[need("/usr/bin/python3", "python3")];
 /// What small root file systems are made of.
 pub(crate) const ROOTFS: &[Need] =
     &[need("/usr/bin/busybox", "busybox-static"), need("/usr/bin/python3", "python3")];
 /// An emulated machine, and the tool that makes its disk.
 pub(crate) const EMULATION: &[Need] =
     &[need("/usr/bin/qemu-system-x86_64", "qemu-system-x86"), need("/usr/sbin/mke2fs", "e2fsprogs")];
+/// Who we compare ourselves with, as far as the host's own Debian has it.
+pub(crate) const PEERS: &[Need] = &[need("/usr/sbin/runc", "runc")];
 /// What the tests run besides C programs.
 pub(crate) const TESTS: &[Need] = &[
     need("/usr/bin/busybox", "busybox-static"),

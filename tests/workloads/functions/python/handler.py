@@ -1,0 +1,54 @@
+"""A small function: word counts over HTTP, JSON in and JSON out.
+
+POST / with {"text": "..."} answers {"words": N, "most_common": [[word, count], ...], "pid": ..., "python": "..."}.
+Prints "ready PORT" when it listens.
+"""
+
+import collections
+import http.server
+import json
+import os
+import platform
+import re
+
+WORD = re.compile(r"[a-z']+")
+
+
+def handle(event):
+    words = WORD.findall(event.get("text", "").lower())
+    return {
+        "words": len(words),
+        "most_common": collections.Counter(words).most_common(3),
+        "pid": os.getpid(),
+        "python": platform.python_version(),
+    }
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self):
+        try:
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            status, answer = 200, handle(json.loads(body))
+        except (ValueError, AttributeError) as error:
+            status, answer = 400, {"error": str(error)}
+        content = json.dumps(answer).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *args):
+        pass
+
+
+def main():
+    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
+        print("ready", server.server_address[1], flush=True)
+        server.serve_forever()
+
+
+if __name__ == "__main__":
+    main()

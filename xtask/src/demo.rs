@@ -1,0 +1,292 @@
+//! `cargo xtask demo`: a real function in the sandbox, a request, and where the time went.
+//!
+//! All times are `CLOCK_MONOTONIC`, which the sandbox's processes share with us: `quicksand` writes its own
+//! milestones as JSON lines to a pipe (`--timeline-fd`), we add what is seen from outside.
+
+use crate::build::{Linkage, Profile};
+use crate::report::{Table, spinner};
+use crate::{build, http, process, setup};
+use anyhow::{Context, Result, anyhow, bail};
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::time::{ClockId, clock_gettime};
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::{Duration, Instant};
+
+/// How long the function may take to say that it is ready.
+const READY_LIMIT: Duration = Duration::from_secs(60);
+
+/// How long it may take to end when told to.
+const END_LIMIT: Duration = Duration::from_secs(5);
+
+/// Requests after the first one, for the median of a warm function.
+const WARM_REQUESTS: usize = 20;
+
+const EVENT: &str = r#"{"text": "The quick sand shifts, and the sand is quick, and the sea is slow"}"#;
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Which function; without this, Python's when the host has Python
+    #[arg(long, value_enum)]
+    function: Option<Function>,
+    /// The platform the sandbox uses
+    #[arg(long, default_value = "auto")]
+    platform: String,
+    /// The same without a sandbox, to compare
+    #[arg(long)]
+    native: bool,
+    /// The debug build, with every assertion
+    #[arg(long)]
+    debug: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Function {
+    /// http.server and JSON in Python
+    Python,
+    /// The same in C, for hosts without Python
+    Native,
+}
+
+/// A milestone that `quicksand` reports.
+#[derive(Debug, Deserialize)]
+struct Event {
+    event: String,
+    t_ns: u64,
+}
+
+/// What the running function tells us.
+enum News {
+    Milestone(Event),
+    Printed(String, u64),
+    Closed,
+}
+
+pub(crate) fn run(args: &Args) -> Result<bool> {
+    let function = args.function.unwrap_or(if Path::new("/usr/bin/python3").exists() {
+        Function::Python
+    } else {
+        Function::Native
+    });
+    let mut needs = vec![setup::BUILD];
+    if function == Function::Python {
+        needs.push(setup::PYTHON);
+    }
+    setup::ensure(&needs)?;
+    let command_in_sandbox = command_of(function)?;
+
+    let mut command = if args.native {
+        let mut command = Command::new(&command_in_sandbox[0]);
+        command.args(&command_in_sandbox[1..]);
+        command
+    } else {
+        let waiting = spinner("building quicksand");
+        let binary = build::quicksand(if args.debug { Profile::Debug } else { Profile::Release })?;
+        waiting.finish_and_clear();
+        let mut command = Command::new(binary);
+        command.arg("--root").arg(setup::work_dir("demo-state")?);
+        command.args(["--platform", &args.platform, "--network", "host"]);
+        command
+    };
+
+    let what = match function {
+        Function::Python => "a Python function (json, http.server)",
+        Function::Native => "a native function (C)",
+    };
+    let place = if args.native { "on the host, without a sandbox" } else { "in a sandbox" };
+    println!("{what}, {place}\n");
+
+    let running = Running::start(&mut command, if args.native { &[] } else { &command_in_sandbox })?;
+    let answer = watch(&running)?;
+    running.end()?;
+    print!("{}", answer.timeline);
+    println!("\n  request   {EVENT}\n  response  {}", answer.response.trim());
+    println!("  warm      {:.2} ms per request (median of {WARM_REQUESTS})", answer.warm_ms);
+    if !args.native {
+        println!("\n  Not yet on this screen: checkpoint, restore and fork of this same function.");
+    }
+    Ok(true)
+}
+
+fn command_of(function: Function) -> Result<Vec<PathBuf>> {
+    let functions = setup::root().join("tests/workloads/functions");
+    Ok(match function {
+        Function::Python => vec!["/usr/bin/python3".into(), functions.join("python/handler.py")],
+        Function::Native => {
+            let binary = setup::work_dir("demo")?.join("handler");
+            build::compile_c(&functions.join("native/handler.c"), &binary, Linkage::Static, "-O2")?;
+            vec![binary]
+        }
+    })
+}
+
+/// The started function and the channel its news come by.
+struct Running {
+    child: Child,
+    group: process::Group,
+    news: Receiver<News>,
+    started_ns: u64,
+    native: bool,
+}
+
+impl Running {
+    /// Starts the command; `quicksand` gets the pipe's number and the guest's command appended.
+    fn start(command: &mut Command, guest: &[PathBuf]) -> Result<Self> {
+        let (timeline, writer) = pipe_with(PipeFlags::empty()).context("pipe")?;
+        rustix::io::fcntl_setfd(&timeline, rustix::io::FdFlags::CLOEXEC).context("fcntl")?;
+        if !guest.is_empty() {
+            command.arg("--timeline-fd").arg(writer.as_raw_fd().to_string()).arg("do").args(guest);
+        }
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).process_group(0);
+        let started_ns = now_ns();
+        let mut child =
+            command.spawn().with_context(|| format!("cannot start {}", process::command_line(command)))?;
+        let group = process::Group::of(&child)?;
+        drop(writer);
+        let (send, news) = channel();
+        let stdout = child.stdout.take().ok_or_else(|| anyhow!("no stdout"))?;
+        read_stdout(OwnedFd::from(stdout), send.clone());
+        read_timeline(timeline, send);
+        Ok(Self { child, group, news, started_ns, native: guest.is_empty() })
+    }
+
+    /// Ends it as an operator would, and insists when that does not help.
+    fn end(mut self) -> Result<()> {
+        self.group.signal(rustix::process::Signal::TERM);
+        if process::wait_until(&mut self.child, Instant::now() + END_LIMIT)?.is_none() {
+            println!("  (it did not end within {} s of SIGTERM and was killed)", END_LIMIT.as_secs());
+        }
+        Ok(())
+    }
+}
+
+fn read_stdout(stdout: OwnedFd, send: Sender<News>) {
+    std::thread::spawn(move || {
+        for line in BufReader::new(File::from(stdout)).lines().map_while(std::result::Result::ok) {
+            if send.send(News::Printed(line, now_ns())).is_err() {
+                return;
+            }
+        }
+        let _nobody_listens = send.send(News::Closed);
+    });
+}
+
+fn read_timeline(timeline: OwnedFd, send: Sender<News>) {
+    std::thread::spawn(move || {
+        for line in BufReader::new(File::from(timeline)).lines().map_while(std::result::Result::ok) {
+            if let Ok(event) = serde_json::from_str(&line)
+                && send.send(News::Milestone(event)).is_err()
+            {
+                return;
+            }
+        }
+    });
+}
+
+struct Answered {
+    timeline: String,
+    response: String,
+    warm_ms: f64,
+}
+
+/// Waits for the function, sends its first request, and puts the milestones in order.
+fn watch(running: &Running) -> Result<Answered> {
+    let waiting = spinner("waiting for the function");
+    let deadline = Instant::now() + READY_LIMIT;
+    let mut seen: BTreeMap<String, u64> = BTreeMap::new();
+    let (port, ready_ns) = loop {
+        match running.news.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            Ok(News::Milestone(event)) => {
+                seen.entry(event.event).or_insert(event.t_ns);
+            }
+            Ok(News::Printed(line, at)) => match line.strip_prefix("ready ").map(str::parse::<u16>) {
+                Some(Ok(port)) => break (port, at),
+                _ => println!("  {line}"),
+            },
+            Ok(News::Closed) => bail!("the function ended before it was ready"),
+            Err(_) => bail!("the function was not ready after {} s", READY_LIMIT.as_secs()),
+        }
+    };
+    waiting.finish_and_clear();
+    let response = http::post(port, EVENT)?;
+    let answered_ns = now_ns();
+
+    let mut warm = Vec::new();
+    for _ in 0..WARM_REQUESTS {
+        let sent = Instant::now();
+        http::post(port, EVENT)?;
+        warm.push(sent.elapsed().as_secs_f64() * 1e3);
+    }
+    warm.sort_by(f64::total_cmp);
+    for news in running.news.try_iter() {
+        if let News::Milestone(event) = news {
+            seen.entry(event.event).or_insert(event.t_ns);
+        }
+    }
+
+    let milestones = [
+        ("process start", seen.get("process_start").copied().or(Some(running.started_ns))),
+        ("sandbox ready", seen.get("sandbox_ready").copied()),
+        ("first guest instruction", seen.get("first_guest_instruction").copied()),
+        ("function ready", Some(ready_ns)),
+        ("first response", Some(answered_ns)),
+    ];
+    Ok(Answered {
+        timeline: timeline(running.started_ns, running.native, &milestones),
+        response,
+        warm_ms: warm[warm.len() / 2],
+    })
+}
+
+/// The milestones with the time since the start, the time since the one before, and a bar of the latter.
+fn timeline(started_ns: u64, native: bool, milestones: &[(&str, Option<u64>)]) -> String {
+    const BAR: f64 = 40.0;
+    let total =
+        milestones.iter().filter_map(|&(_, at)| at).max().unwrap_or(started_ns).saturating_sub(started_ns);
+    let mut table = Table::new(["milestone", "at ms", "step ms", ""]);
+    let mut before = started_ns;
+    for &(name, at) in milestones {
+        let Some(at) = at else {
+            if native {
+                continue;
+            }
+            table.row([name, "-", "-", "(not reported)"].map(str::to_owned));
+            continue;
+        };
+        let step = at.saturating_sub(before);
+        let cells = |ns: u64| (BAR * ns as f64 / total.max(1) as f64).round() as usize;
+        let bar = format!("{}{}", " ".repeat(cells(before - started_ns)), "█".repeat(cells(step).max(1)));
+        table.row([name.to_owned(), ms(at.saturating_sub(started_ns)), ms(step), format!("{bar:<42}")]);
+        before = before.max(at);
+    }
+    table.to_string()
+}
+
+fn ms(ns: u64) -> String {
+    format!("{:.1}", ns as f64 / 1e6)
+}
+
+fn now_ns() -> u64 {
+    let now = clock_gettime(ClockId::Monotonic);
+    u64::try_from(now.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_timeline_has_a_row_per_milestone() {
+        let text = timeline(1_000_000, false, &[("a", Some(1_000_000)), ("b", None), ("c", Some(3_500_000))]);
+        assert_eq!(text.lines().count(), 5);
+        assert!(text.contains("not reported"));
+        assert!(text.lines().last().is_some_and(|line| line.contains("2.5")));
+    }
+}

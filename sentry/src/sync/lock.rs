@@ -14,6 +14,8 @@ use std::ops::{Deref, DerefMut};
 pub enum Level {
     /// The kernel's own tables (containers).
     Kernel,
+    /// Changes to a mount namespace, one at a time.
+    Namespace,
     /// Rename lock of a file system: directory moves are ordered by it.
     Rename,
     /// Children of a dentry, one directory's contents.

@@ -8,15 +8,21 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
+use quicksand_abi::Errno;
+
 use super::inode::{FileName, Inode};
 use crate::sync::{Level, Mutex};
+use crate::task::CurrentTask;
+
+/// The cached children of a directory.
+pub type Children = HashMap<Box<FileName>, Arc<Dentry>>;
 
 /// A name that leads to an inode.
 pub struct Dentry {
     pub inode: Arc<Inode>,
     place: Mutex<Place>,
     /// Cached children by name; also the lock under which this directory changes.
-    pub children: Mutex<HashMap<Box<FileName>, Arc<Dentry>>>,
+    pub children: Mutex<Children>,
     unlinked: AtomicBool,
     /// How many mounts sit on this dentry, in any namespace: spares the mount table on most steps of a walk.
     pub mounted: AtomicU32,
@@ -66,6 +72,77 @@ impl Dentry {
     }
     pub fn set_unlinked(&self) {
         self.unlinked.store(true, Ordering::Release);
+    }
+
+    /// The child called `name`: from the cache, or from the file system. ENOENT where there is none.
+    pub fn lookup(
+        self: &Arc<Self>,
+        name: &FileName,
+        task: Option<&CurrentTask>,
+    ) -> Result<Arc<Dentry>, Errno> {
+        self.lookup_locked(&mut self.children.lock(), name, task)
+    }
+
+    /// As [`Dentry::lookup`], with this directory's lock held. A child of a directory that does not cache is looked up each
+    /// time, unless something is mounted on it.
+    pub fn lookup_locked(
+        self: &Arc<Self>,
+        children: &mut Children,
+        name: &FileName,
+        task: Option<&CurrentTask>,
+    ) -> Result<Arc<Dentry>, Errno> {
+        let caches = self.inode.ops.cache_children();
+        if let Some(child) = children.get(name) {
+            if child.mounted.load(Ordering::Acquire) > 0
+                || (caches && child.inode.ops.revalidate(&child.inode))
+            {
+                return Ok(child.clone());
+            }
+            children.remove(name);
+        }
+        let inode = self.inode.ops.lookup(&self.inode, name, task)?;
+        let child = Dentry::new_child(self, name, inode);
+        if caches {
+            children.insert(name.into(), child.clone());
+        }
+        Ok(child)
+    }
+
+    /// Whether this is `other` or lies below it.
+    pub fn is_below(self: &Arc<Self>, other: &Arc<Dentry>) -> bool {
+        let mut at = self.clone();
+        loop {
+            if Arc::ptr_eq(&at, other) {
+                return true;
+            }
+            match at.parent() {
+                Some(parent) => at = parent,
+                None => return false,
+            }
+        }
+    }
+
+    /// Forgets every cached name below this dentry (what is mounted on stays): ends the cycle of parents and children when
+    /// a file system goes away.
+    pub fn prune(self: &Arc<Self>) {
+        let mut work = vec![self.clone()];
+        while let Some(dir) = work.pop() {
+            let taken: Vec<_> = {
+                let mut children = dir.children.lock();
+                children.extract_if(|_, c| c.mounted.load(Ordering::Acquire) == 0).map(|(_, c)| c).collect()
+            };
+            work.extend(taken);
+        }
+    }
+}
+
+impl Drop for Dentry {
+    /// A chain of parents may be as deep as a guest made it: it is let go one by one, not by recursion.
+    fn drop(&mut self) {
+        let mut next = self.place.get_mut().parent.take();
+        while let Some(mut dentry) = next.and_then(Arc::into_inner) {
+            next = dentry.place.get_mut().parent.take();
+        }
     }
 }
 

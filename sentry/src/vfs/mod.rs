@@ -18,6 +18,8 @@ pub mod file;
 pub mod inode;
 pub mod io;
 pub mod mount;
+pub mod perm;
+pub mod walk;
 
 pub use dentry::Dentry;
 pub use fd_table::{FdFlags, FdTable};
@@ -27,3 +29,8 @@ pub use inode::{
 };
 pub use io::{IoDst, IoSrc};
 pub use mount::{Mount, MountFlags, MountNamespace, Path};
+
+/// The time for a file's time stamps.
+pub fn now() -> crate::time::Realtime {
+    crate::time::Clocks::default().realtime()
+}

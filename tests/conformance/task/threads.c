@@ -49,6 +49,7 @@ static void *t_last(void *arg) {
 static void *t_block(void *arg) {
     baton_pass(arg);
     for (;;) pause();
+    return NULL;
 }
 static void *t_crash(void *arg) {
     *(volatile int *)8 = 1;

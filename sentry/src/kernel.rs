@@ -2,12 +2,14 @@
 
 use std::collections::HashSet;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use quicksand_platform::Platform;
 
 use crate::fs::anon::AnonFs;
+use crate::fs::pipe::FifoTable;
 use crate::sync::{Level, Mutex};
 use crate::task::FsInfo;
 use crate::time::Clocks;
@@ -26,6 +28,8 @@ pub struct Kernel {
     pub clocks: Clocks,
     /// Pipes, sockets, eventfds and their like.
     pub anon: AnonFs,
+    /// FIFOs that are open.
+    pub fifos: FifoTable,
     strace: bool,
     next_id: AtomicU64,
     /// Calls that were logged as unsupported, by number.
@@ -38,6 +42,7 @@ impl Kernel {
             platform: config.platform,
             clocks: Clocks::default(),
             anon: AnonFs::default(),
+            fifos: FifoTable::default(),
             strace: config.strace,
             next_id: AtomicU64::new(1),
             logged: Mutex::new(Level::Leaf, HashSet::new()),
@@ -65,6 +70,13 @@ impl Kernel {
                 Err(e) => panic!("getrandom on the host: {e}"),
             }
         }
+    }
+    /// Logs, the first time, that a guest asked for something that is not supported, by name.
+    pub fn log_unsupported(&self, what: &str, errno: quicksand_abi::Errno) {
+        let mut hasher = std::hash::DefaultHasher::new();
+        what.hash(&mut hasher);
+        // Above all system call numbers.
+        self.log_once(hasher.finish() | 1 << 63, || format!("{what} is not supported; {errno}"));
     }
     /// Logs a message the first time that `key` is seen.
     pub fn log_once(&self, key: u64, message: impl FnOnce() -> String) {

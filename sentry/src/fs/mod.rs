@@ -2,6 +2,14 @@
 
 pub mod anon;
 pub mod dev;
+pub mod ioctl;
+pub mod pipe;
 pub mod pseudo;
 pub mod sys;
 pub mod tty;
+
+/// A write to a pipe or socket that nobody reads: SIGPIPE for the writing thread.
+pub(crate) fn send_sigpipe(task: &crate::task::CurrentTask) {
+    // Queued here as soon as a task has signal queues.
+    tracing::debug!("SIGPIPE for task {}", task.tid());
+}

@@ -110,7 +110,7 @@ syscalls! {
     19 readv(fd: Fd, iov: Ptr, iovcnt: Int);
     20 writev(fd: Fd, iov: Ptr, iovcnt: Int);
     21 access(path: Path, mode: Oct);
-    22 pipe(fds: Ptr);
+    22 pipe(fds: Ptr) => crate::fs::pipe::syscalls::pipe, "full";
     23 select(nfds: Int, readfds: Ptr, writefds: Ptr, exceptfds: Ptr, timeout: Ptr);
     24 sched_yield();
     25 mremap(addr: Ptr, old_len: Size, new_len: Size, flags: Hex, new_addr: Ptr);
@@ -381,7 +381,7 @@ syscalls! {
     290 eventfd2(initval: UInt, flags: Hex);
     291 epoll_create1(flags: Hex);
     292 dup3(oldfd: Fd, newfd: Fd, flags: Hex);
-    293 pipe2(fds: Ptr, flags: Hex);
+    293 pipe2(fds: Ptr, flags: Hex) => crate::fs::pipe::syscalls::pipe2, "no O_NOTIFICATION_PIPE";
     294 inotify_init1(flags: Hex);
     295 preadv(fd: Fd, iov: Ptr, iovcnt: Int, pos_low: Int, pos_high: Int);
     296 pwritev(fd: Fd, iov: Ptr, iovcnt: Int, pos_low: Int, pos_high: Int);

@@ -1,0 +1,17 @@
+//! `ioctl(2)` commands that several kinds of files share, and the helpers to answer them.
+
+use quicksand_abi::UserAddr;
+
+use crate::syscalls::SyscallResult;
+use crate::task::CurrentTask;
+
+/// Bytes that can be read; sockets call it SIOCINQ.
+pub const FIONREAD: u32 = 0x541b;
+/// Bytes not yet taken by the peer; sockets call it SIOCOUTQ.
+pub const TIOCOUTQ: u32 = 0x5411;
+
+/// Answers with an `int`, saturating.
+pub fn put_int(task: &CurrentTask, arg: u64, value: usize) -> SyscallResult {
+    task.write_object(UserAddr(arg), &i32::try_from(value).unwrap_or(i32::MAX))?;
+    Ok(0)
+}

@@ -60,7 +60,11 @@ impl fmt::Debug for FifoTable {
 
 /// Opens a FIFO, or a pipe through `/proc/PID/fd`. A `Blocked` from here is handed on by the caller as it is: the open is
 /// called again with the same arguments, and comes here again.
-pub fn open_fifo(inode: &Arc<Inode>, flags: OpenFlags, task: &CurrentTask) -> Result<Box<dyn FileOps>, SyscallError> {
+pub fn open_fifo(
+    inode: &Arc<Inode>,
+    flags: OpenFlags,
+    task: &CurrentTask,
+) -> Result<Box<dyn FileOps>, SyscallError> {
     let nameless = inode.ops_as::<PipeInode>();
     let pipe = match nameless {
         Some(inode) => inode.pipe.clone(),

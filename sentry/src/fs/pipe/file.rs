@@ -79,7 +79,13 @@ impl FileOps for PipeFile {
         Ok(put)
     }
 
-    fn write(&self, file: &OpenFile, task: &CurrentTask, src: &mut IoSrc<'_>, _: u64) -> Result<usize, Errno> {
+    fn write(
+        &self,
+        file: &OpenFile,
+        task: &CurrentTask,
+        src: &mut IoSrc<'_>,
+        _: u64,
+    ) -> Result<usize, Errno> {
         if src.remaining() == 0 {
             return Ok(0);
         }
@@ -91,7 +97,12 @@ impl FileOps for PipeFile {
         result
     }
 
-    fn append(&self, file: &OpenFile, task: &CurrentTask, src: &mut IoSrc<'_>) -> Result<(usize, u64), Errno> {
+    fn append(
+        &self,
+        file: &OpenFile,
+        task: &CurrentTask,
+        src: &mut IoSrc<'_>,
+    ) -> Result<(usize, u64), Errno> {
         self.write(file, task, src, 0).map(|n| (n, 0))
     }
 

@@ -13,3 +13,4 @@ pub(crate) fn send_sigpipe(task: &crate::task::CurrentTask) {
     // Queued here as soon as a task has signal queues.
     tracing::debug!("SIGPIPE for task {}", task.tid());
 }
+pub mod gofer;

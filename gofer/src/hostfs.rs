@@ -229,7 +229,8 @@ pub fn create(
     }
     let settled = settle(dir, name, new, file.as_ref());
     if settled.is_err() {
-        let flags = if new.mode & libc::S_IFMT == libc::S_IFDIR { AtFlags::REMOVEDIR } else { AtFlags::empty() };
+        let flags =
+            if new.mode & libc::S_IFMT == libc::S_IFDIR { AtFlags::REMOVEDIR } else { AtFlags::empty() };
         // What could not be given its owner is not left behind.
         let _ = rustix::fs::unlinkat(dir, name, flags);
     }
@@ -374,7 +375,13 @@ pub fn get_xattr_fd(fd: BorrowedFd<'_>, attr: &[u8]) -> Result<Vec<u8>, Errno> {
 }
 
 /// Sets an extended attribute; `flags` are XATTR_CREATE or XATTR_REPLACE.
-pub fn set_xattr(dir: BorrowedFd<'_>, name: &[u8], attr: &[u8], value: &[u8], flags: u32) -> Result<(), Errno> {
+pub fn set_xattr(
+    dir: BorrowedFd<'_>,
+    name: &[u8],
+    attr: &[u8],
+    value: &[u8],
+    flags: u32,
+) -> Result<(), Errno> {
     set_xattr_fd(open_any(dir, name)?.as_fd(), attr, value, flags)
 }
 

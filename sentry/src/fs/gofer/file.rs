@@ -131,7 +131,13 @@ impl FileOps for HostRegular {
     fn read(&self, _: &OpenFile, _: &CurrentTask, dst: &mut IoDst<'_>, offset: u64) -> Result<usize, Errno> {
         read_at(&self.fd, dst, offset)
     }
-    fn write(&self, file: &OpenFile, _: &CurrentTask, src: &mut IoSrc<'_>, offset: u64) -> Result<usize, Errno> {
+    fn write(
+        &self,
+        file: &OpenFile,
+        _: &CurrentTask,
+        src: &mut IoSrc<'_>,
+        offset: u64,
+    ) -> Result<usize, Errno> {
         let written = write_at(&self.fd, src, offset, false);
         self.changed();
         self.durable(file)?;
@@ -196,7 +202,13 @@ impl HostDirectory {
 }
 
 impl FileOps for HostDirectory {
-    fn read_dir(&self, _: &OpenFile, _: &CurrentTask, from: u64, sink: &mut dyn DirSink) -> Result<(), Errno> {
+    fn read_dir(
+        &self,
+        _: &OpenFile,
+        _: &CurrentTask,
+        from: u64,
+        sink: &mut dyn DirSink,
+    ) -> Result<(), Errno> {
         let own = self.ino_of(&self.node);
         let parent = self.node.parent().map_or(own, |p| self.ino_of(&p));
         let dev = (self.node.identity.0, self.node.identity.1);

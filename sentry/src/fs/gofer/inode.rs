@@ -16,8 +16,8 @@ use crate::task::CurrentTask;
 use crate::time::Realtime;
 use crate::vfs::inode::Rename;
 use crate::vfs::{
-    Attr, DeviceId, FileKind, FileName, FileOps, Inode, InodeOps, LinkTarget, NewNode, OpenFlags, Owner, SetAttr,
-    Superblock,
+    Attr, DeviceId, FileKind, FileName, FileOps, Inode, InodeOps, LinkTarget, NewNode, OpenFlags, Owner,
+    SetAttr, Superblock,
 };
 
 /// One mounted host tree.
@@ -111,7 +111,8 @@ impl Tree {
     pub fn open_fd(&self, node: &Arc<Node>, write: bool) -> Result<Arc<OwnedFd>, Errno> {
         {
             let files = node.files.lock();
-            let found = if write { files.write.upgrade() } else { files.read.upgrade().or(files.write.upgrade()) };
+            let found =
+                if write { files.write.upgrade() } else { files.read.upgrade().or(files.write.upgrade()) };
             if let Some(fd) = found {
                 return Ok(fd);
             }
@@ -252,7 +253,13 @@ impl InodeOps for HostInode {
         Ok(self.tree.inode(&dir.sb, node, &stat))
     }
 
-    fn create(&self, dir: &Inode, name: &FileName, node: NewNode<'_>, owner: Owner) -> Result<Arc<Inode>, Errno> {
+    fn create(
+        &self,
+        dir: &Inode,
+        name: &FileName,
+        node: NewNode<'_>,
+        owner: Owner,
+    ) -> Result<Arc<Inode>, Errno> {
         let (kind, rdev, target) = match node {
             NewNode::Regular => (libc::S_IFREG, DeviceId::default(), &[][..]),
             NewNode::Directory => (libc::S_IFDIR, DeviceId::default(), &[][..]),

@@ -2,3 +2,4 @@
 //! function here is small, and states in its own terms what makes it safe to call with any arguments.
 
 pub mod fs;
+pub mod tty;

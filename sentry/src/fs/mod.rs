@@ -14,3 +14,4 @@ pub(crate) fn send_sigpipe(task: &crate::task::CurrentTask) {
     tracing::debug!("SIGPIPE for task {}", task.tid());
 }
 pub mod gofer;
+pub mod host;

@@ -124,7 +124,13 @@ impl FileOps for HostFile {
         dst.put(&buffer[..got])
     }
 
-    fn write(&self, _: &OpenFile, task: &CurrentTask, src: &mut IoSrc<'_>, offset: u64) -> Result<usize, Errno> {
+    fn write(
+        &self,
+        _: &OpenFile,
+        task: &CurrentTask,
+        src: &mut IoSrc<'_>,
+        offset: u64,
+    ) -> Result<usize, Errno> {
         if self.is_stream() {
             return write_stream(&self.shared, task, src);
         }
@@ -165,7 +171,12 @@ impl FileOps for HostFile {
         Ok(src.done() - start)
     }
 
-    fn append(&self, file: &OpenFile, task: &CurrentTask, src: &mut IoSrc<'_>) -> Result<(usize, u64), Errno> {
+    fn append(
+        &self,
+        file: &OpenFile,
+        task: &CurrentTask,
+        src: &mut IoSrc<'_>,
+    ) -> Result<(usize, u64), Errno> {
         if self.is_stream() {
             return write_stream(&self.shared, task, src).map(|n| (n, 0));
         }

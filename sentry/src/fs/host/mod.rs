@@ -79,7 +79,8 @@ pub struct Shared {
 
 impl Shared {
     fn new(fd: OwnedFd, kind: FileKind, is_tty: bool) -> Shared {
-        let nonblocking = rustix::fs::fcntl_getfl(&fd).is_ok_and(|f| f.contains(rustix::fs::OFlags::NONBLOCK));
+        let nonblocking =
+            rustix::fs::fcntl_getfl(&fd).is_ok_and(|f| f.contains(rustix::fs::OFlags::NONBLOCK));
         Shared {
             fd: Arc::new(fd),
             kind,

@@ -32,7 +32,8 @@ impl KvmSpace {
             if at >= UserAddr::TASK_SIZE.0 {
                 return Err(fault);
             }
-            let usable = |pte: Pte| if access == Access::Write { pte.is_writable() } else { pte.is_present() };
+            let usable =
+                |pte: Pte| if access == Access::Write { pte.is_writable() } else { pte.is_present() };
             let inner = self.inner.read();
             let pte = inner.table.get(window, at);
             if !usable(pte) {
@@ -314,7 +315,9 @@ impl KvmSpace {
         });
         let mut bytes = 0;
         for run in &runs.0 {
-            self.shared.window.for_each_resident(run, &mut |resident| bytes += if resident { PAGE } else { 0 });
+            self.shared
+                .window
+                .for_each_resident(run, &mut |resident| bytes += if resident { PAGE } else { 0 });
         }
         bytes
     }

@@ -227,7 +227,12 @@ impl KvmContext {
         })
     }
 
-    fn run_vcpu(&self, held: &mut Held, space: &KvmSpace, regs: &mut Registers) -> Result<Exit, PlatformError> {
+    fn run_vcpu(
+        &self,
+        held: &mut Held,
+        space: &KvmSpace,
+        regs: &mut Registers,
+    ) -> Result<Exit, PlatformError> {
         let window = &self.shared.window;
         let counters = &self.shared.counters;
         let count = |counter: &std::sync::atomic::AtomicU64| counter.fetch_add(1, Ordering::Relaxed);
@@ -237,9 +242,11 @@ impl KvmContext {
         let mut host_faults = 0;
         let mut retries = 0;
         loop {
-            let stop = vcpu
-                .enter(window, regs)
-                .map_err(|Broken { what, source }| PlatformError::Host { platform: NAME, what, source })?;
+            let stop = vcpu.enter(window, regs).map_err(|Broken { what, source }| PlatformError::Host {
+                platform: NAME,
+                what,
+                source,
+            })?;
             match stop {
                 Stop::Syscall => {
                     count(&counters.syscalls);
@@ -264,7 +271,12 @@ impl KvmContext {
                         }
                         Err(cause) => {
                             count(&counters.faults);
-                            return Ok(Exit::Fault(Fault { addr: UserAddr(addr), access, cause, error_code }));
+                            return Ok(Exit::Fault(Fault {
+                                addr: UserAddr(addr),
+                                access,
+                                cause,
+                                error_code,
+                            }));
                         }
                     }
                 }

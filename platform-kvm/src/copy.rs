@@ -164,7 +164,8 @@ mod tests {
         unsafe {
             use rustix::mm::{MapFlags, MprotectFlags, ProtFlags};
             let flags = ProtFlags::READ | ProtFlags::WRITE;
-            let pages = rustix::mm::mmap_anonymous(std::ptr::null_mut(), 8192, flags, MapFlags::PRIVATE).unwrap();
+            let pages =
+                rustix::mm::mmap_anonymous(std::ptr::null_mut(), 8192, flags, MapFlags::PRIVATE).unwrap();
             rustix::mm::mprotect(pages.byte_add(4096), 4096, MprotectFlags::empty()).unwrap();
             let mut buf = [1u8; 100];
             assert_eq!(copy(buf.as_mut_ptr(), pages.byte_add(4096 - 30).cast(), 100), 70);

@@ -41,7 +41,9 @@ impl KvmSpace {
                     ours.table.visit(window, from, to, &mut |page, entry| {
                         entries.push((page, Pte(entry.load(Ordering::Acquire))));
                     });
-                    let Some(own) = ours.table.leaf(window, from).filter(|_| !entries.is_empty()) else { continue };
+                    let Some(own) = ours.table.leaf(window, from).filter(|_| !entries.is_empty()) else {
+                        continue;
+                    };
                     let leaf = theirs.table.leaf_or_new(window, from)?;
                     self.shared.frames.share(entries.iter().map(|(_, pte)| pte.gpa()));
                     for (page, pte) in &entries {

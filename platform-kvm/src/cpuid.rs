@@ -42,7 +42,8 @@ impl Cpu {
             let component = find(0xd, i);
             (component.ebx.saturating_add(component.eax)) as usize
         };
-        let xsave_len = (2..63).filter(|i| xcr0 >> i & 1 != 0).map(component_end).max().unwrap_or(0).clamp(576, 4096);
+        let xsave_len =
+            (2..63).filter(|i| xcr0 >> i & 1 != 0).map(component_end).max().unwrap_or(0).clamp(576, 4096);
         let has_fsgsbase = find(7, 0).ebx & 1 != 0;
         let physical_bits = match find(0x8000_0008, 0).eax & 0xff {
             0 => 36,

@@ -94,7 +94,8 @@ impl Supervisor {
         let first = window.alloc(8 * PAGE)?;
         let page = |i: u64| first + i * PAGE;
         let (code, idt, gdt, pdpt, directory, leaf) = (page(1), page(2), page(3), page(4), page(5), page(6));
-        let set = |table: u64, index: usize, value: u64| window.words(table)[index].store(value, Ordering::Release);
+        let set =
+            |table: u64, index: usize, value: u64| window.words(table)[index].store(value, Ordering::Release);
         set(pdpt, 0, directory | TABLE);
         set(directory, 0, leaf | TABLE);
         set(leaf, 0, code | SUPERVISOR_CODE);

@@ -70,12 +70,12 @@ pub struct KvmPlatform {
 fn open_device() -> Result<OwnedFd, PlatformError> {
     use rustix::fs::{Mode, OFlags};
     rustix::fs::open("/dev/kvm", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).map_err(|e| match e {
-        rustix::io::Errno::NOENT => {
-            unavailable("/dev/kvm does not exist; load the kvm module (kvm_intel or kvm_amd), or use another platform")
-        }
-        rustix::io::Errno::ACCESS | rustix::io::Errno::PERM => {
-            unavailable("/dev/kvm may not be opened; add this user to the group that owns it, or use another platform")
-        }
+        rustix::io::Errno::NOENT => unavailable(
+            "/dev/kvm does not exist; load the kvm module (kvm_intel or kvm_amd), or use another platform",
+        ),
+        rustix::io::Errno::ACCESS | rustix::io::Errno::PERM => unavailable(
+            "/dev/kvm may not be opened; add this user to the group that owns it, or use another platform",
+        ),
         e => unavailable(format!("/dev/kvm cannot be opened ({e}); use another platform")),
     })
 }

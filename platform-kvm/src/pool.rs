@@ -49,7 +49,13 @@ struct PoolState {
 
 impl VcpuPool {
     pub(crate) fn new(max: usize, mmap_size: usize) -> VcpuPool {
-        VcpuPool { state: Mutex::new(PoolState::default()), freed: Condvar::new(), waiting: AtomicUsize::new(0), max: max.max(1), mmap_size }
+        VcpuPool {
+            state: Mutex::new(PoolState::default()),
+            freed: Condvar::new(),
+            waiting: AtomicUsize::new(0),
+            max: max.max(1),
+            mmap_size,
+        }
     }
 
     /// A vCPU for `state`, with its FPU state loaded. `None` when a kick came while waiting for one.

@@ -110,8 +110,12 @@ impl Segments {
             return;
         }
         let key = segment.start;
-        let tail =
-            Segment { start: at, end: segment.end, prot: segment.prot, source: segment.source.advanced(at - key) };
+        let tail = Segment {
+            start: at,
+            end: segment.end,
+            prot: segment.prot,
+            source: segment.source.advanced(at - key),
+        };
         if let Some(head) = self.map.get_mut(&key) {
             head.end = at;
         }

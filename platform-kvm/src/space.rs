@@ -160,7 +160,8 @@ impl KvmSpace {
         if !pte.has_frame() {
             let chunk = page & !(LEAF_SPAN - 1);
             self.shared.counters.fills.fetch_add(1, Ordering::Relaxed);
-            for part in inner.segments.within(chunk.max(segment.start), (chunk + LEAF_SPAN).min(segment.end)) {
+            for part in inner.segments.within(chunk.max(segment.start), (chunk + LEAF_SPAN).min(segment.end))
+            {
                 if let Err(e) = self.fill(inner, &part) {
                     tracing::warn!(addr = %addr, error = ?e, "no memory behind a guest page");
                     return Err(FaultCause::Bus);
@@ -319,7 +320,11 @@ impl AddressSpace for KvmSpace {
         let segments = inner.segments.within(old.start.0, old.end.0);
         inner.segments.remove(old.start.0, old.end.0);
         for segment in segments {
-            inner.segments.insert(Segment { start: target(segment.start), end: target(segment.end), ..segment });
+            inner.segments.insert(Segment {
+                start: target(segment.start),
+                end: target(segment.end),
+                ..segment
+            });
         }
         Ok(())
     }

@@ -163,7 +163,9 @@ impl VmFd {
                 0,
             )?
         };
-        let Some(run) = NonNull::new(run.cast::<kvm_run>()) else { return Err(io::ErrorKind::OutOfMemory.into()) };
+        let Some(run) = NonNull::new(run.cast::<kvm_run>()) else {
+            return Err(io::ErrorKind::OutOfMemory.into());
+        };
         Ok(VcpuFd { fd, run, mmap_size })
     }
 }

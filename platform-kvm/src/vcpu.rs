@@ -14,14 +14,15 @@ use std::io;
 use std::sync::atomic::Ordering;
 
 use kvm_bindings::{
-    KVM_EXIT_IO, KVM_EXIT_MEMORY_FAULT, KVM_SYNC_X86_REGS, KVM_SYNC_X86_SREGS, kvm_regs, kvm_segment, kvm_sregs,
+    KVM_EXIT_IO, KVM_EXIT_MEMORY_FAULT, KVM_SYNC_X86_REGS, KVM_SYNC_X86_SREGS, kvm_regs, kvm_segment,
+    kvm_sregs,
 };
 use quicksand_platform::{EFLAGS_USER_MASK, Registers};
 
 use crate::cpuid::Cpu;
 use crate::entry::{
-    self, GDT, GDT_LIMIT, IDT, IDT_LIMIT, IRETQ, KERNEL_CS, PORT_SYSCALL, PORT_VECTORS, SYSCALL_ENTRY, TSS_LIMIT,
-    TSS_SELECTOR, USER_CS, USER_SS, VcpuPage,
+    self, GDT, GDT_LIMIT, IDT, IDT_LIMIT, IRETQ, KERNEL_CS, PORT_SYSCALL, PORT_VECTORS, SYSCALL_ENTRY,
+    TSS_LIMIT, TSS_SELECTOR, USER_CS, USER_SS, VcpuPage,
 };
 use crate::sys::{VcpuFd, XsaveArea};
 use crate::window::Window;
@@ -50,11 +51,20 @@ const EFLAGS_IF: u64 = 1 << 9;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stop {
     Syscall,
-    PageFault { addr: u64, error_code: u32 },
-    Trap { vector: u8, error_code: u32, dr6: u64 },
+    PageFault {
+        addr: u64,
+        error_code: u32,
+    },
+    Trap {
+        vector: u8,
+        error_code: u32,
+        dr6: u64,
+    },
     Interrupted,
     /// The host could not provide a page; its GPA where KVM says which.
-    HostFault { gpa: Option<u64> },
+    HostFault {
+        gpa: Option<u64>,
+    },
 }
 
 /// A vCPU that cannot go on. Guest code cannot cause this by what it does in ring 3.
@@ -267,7 +277,8 @@ impl Vcpu {
         // SAFETY: only integers are read, whatever the union holds.
         let detail = unsafe { run.__bindgen_anon_1.internal.suberror };
         let (rip, cs, cr2) = (self.gprs().rip, self.sregs().cs.selector, 0);
-        let text = format!("unexpected exit {reason} (detail {detail}) at rip {rip:#x} cs {cs:#x} cr2 {cr2:#x}");
+        let text =
+            format!("unexpected exit {reason} (detail {detail}) at rip {rip:#x} cs {cs:#x} cr2 {cr2:#x}");
         Broken { what: "KVM_RUN", source: io::Error::other(text) }
     }
 
@@ -310,11 +321,7 @@ impl Vcpu {
             return self.in_supervisor(regs, vector, rip, rsp);
         }
         let addr = self.sregs().cr2;
-        if vector == PAGE_FAULT
-            && rip == SYSCALL_ENTRY
-            && addr == SYSCALL_ENTRY
-            && rflags & EFLAGS_IF == 0
-        {
+        if vector == PAGE_FAULT && rip == SYSCALL_ENTRY && addr == SYSCALL_ENTRY && rflags & EFLAGS_IF == 0 {
             return Ok(self.syscall(regs, &gprs, rsp));
         }
         self.save(regs, &gprs);
@@ -335,7 +342,13 @@ impl Vcpu {
 
     /// An exception in ring 0. The one that guest code can arrange is a debug trap held back by a `mov ss` until the
     /// first instruction of the SYSCALL entry: the system call stands.
-    fn in_supervisor(&mut self, regs: &mut Registers, vector: u8, rip: u64, rsp: u64) -> Result<Stop, Broken> {
+    fn in_supervisor(
+        &mut self,
+        regs: &mut Registers,
+        vector: u8,
+        rip: u64,
+        rsp: u64,
+    ) -> Result<Stop, Broken> {
         if vector == DEBUG && rip == SYSCALL_ENTRY {
             let gprs = *self.gprs();
             // The frame has the RSP that was current then: the user's.

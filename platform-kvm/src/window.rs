@@ -155,8 +155,9 @@ impl Window {
         let base = loop {
             let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
             // SAFETY: a new mapping at an address of the kernel's choice disturbs nobody.
-            let map =
-                unsafe { rustix::mm::mmap_anonymous(std::ptr::null_mut(), size as usize, ProtFlags::empty(), flags) };
+            let map = unsafe {
+                rustix::mm::mmap_anonymous(std::ptr::null_mut(), size as usize, ProtFlags::empty(), flags)
+            };
             match map {
                 Ok(base) => break base,
                 // A limit on address space (RLIMIT_AS): a smaller window does, too.
@@ -204,7 +205,8 @@ impl Window {
     }
 
     fn grow(&self, alloc: &mut Allocator, step: u64) -> Result<(), PlatformError> {
-        let exhausted = PlatformError::Exhausted { platform: NAME, what: "guest memory (the window is full)" };
+        let exhausted =
+            PlatformError::Exhausted { platform: NAME, what: "guest memory (the window is full)" };
         if alloc.backed + step > self.size || alloc.slots + 1 >= self.max_slots {
             return Err(exhausted);
         }
@@ -301,7 +303,9 @@ impl Window {
             return;
         }
         // SAFETY: the frames are the caller's; guest memory may change at any time.
-        let done = unsafe { rustix::mm::madvise(self.host(run.gpa).cast(), run.len as usize, Advice::LinuxDontNeed) };
+        let done = unsafe {
+            rustix::mm::madvise(self.host(run.gpa).cast(), run.len as usize, Advice::LinuxDontNeed)
+        };
         if let Err(error) = done {
             tracing::warn!(%error, "MADV_DONTNEED on a file mapping");
         }
@@ -322,9 +326,8 @@ impl Window {
             let len = (run.len - done).min(AT_ONCE);
             let mut vector = [0u8; (AT_ONCE / PAGE) as usize];
             // SAFETY: the range is in the window, and the vector has a byte for each of its pages.
-            let r = unsafe {
-                libc::mincore(self.host(run.gpa + done).cast(), len as usize, vector.as_mut_ptr())
-            };
+            let r =
+                unsafe { libc::mincore(self.host(run.gpa + done).cast(), len as usize, vector.as_mut_ptr()) };
             for byte in &vector[..(len / PAGE) as usize] {
                 f(r == 0 && byte & 1 != 0);
             }

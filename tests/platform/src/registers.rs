@@ -99,7 +99,9 @@ pub fn bad_rip_is_refused(platform: &dyn Platform) {
     let mut guest = Guest::new(platform, &Code::new().mov(Reg::Rax, 5).syscall());
     guest.regs.rip = 0x8000_0000_0000_0000;
     assert_eq!(guest.run(), Exit::Trap(Trap { vector: 13, error_code: 0, dr6: 0 }));
-    for rip in [0, 0x1000, 0x7fff_ffff_f000, 0xffff_8000_0000_0000, 0xffff_8000_0000_0040, 0xffff_ffff_ff60_0000] {
+    for rip in
+        [0, 0x1000, 0x7fff_ffff_f000, 0xffff_8000_0000_0000, 0xffff_8000_0000_0040, 0xffff_ffff_ff60_0000]
+    {
         guest.regs.rip = rip;
         guest.fault(rip, Access::Execute, FaultCause::Unmapped);
         assert_eq!(guest.regs.rip, rip);

@@ -59,7 +59,9 @@ impl Guest {
     /// Runs to a fault that is to be at `addr`.
     pub(crate) fn fault(&mut self, addr: u64, access: Access, cause: FaultCause) -> Fault {
         let exit = self.run();
-        let Exit::Fault(fault) = exit else { panic!("{exit:x?} instead of a fault at {addr:#x}: {:x?}", self.regs) };
+        let Exit::Fault(fault) = exit else {
+            panic!("{exit:x?} instead of a fault at {addr:#x}: {:x?}", self.regs)
+        };
         assert_eq!((fault.addr, fault.access, fault.cause), (UserAddr(addr), access, cause));
         fault
     }

@@ -7,6 +7,7 @@
 
 mod addr;
 mod errno;
+pub mod poll;
 pub mod signal;
 pub mod task;
 pub mod time;

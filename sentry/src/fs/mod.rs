@@ -2,8 +2,11 @@
 
 pub mod anon;
 pub mod dev;
+pub mod epoll;
+pub mod eventfd;
 pub mod ioctl;
 pub mod pipe;
+pub mod poll;
 pub mod pseudo;
 pub mod sys;
 pub mod tty;

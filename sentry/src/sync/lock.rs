@@ -12,6 +12,10 @@ use std::ops::{Deref, DerefMut};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Level {
+    /// Nesting of `epoll` instances is changed.
+    EpollNesting,
+    /// The items of an `epoll` instance: held while any file is polled. Nested instances come after those that watch them.
+    EpollItems,
     /// The kernel's own tables (containers).
     Kernel,
     /// Changes to a mount namespace, one at a time.

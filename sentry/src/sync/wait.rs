@@ -95,6 +95,20 @@ impl WaitQueue {
         }
     }
 
+    /// As [`WaitQueue::notify`], from within a [`Wake`]: another queue is locked. That cannot deadlock where queues notify
+    /// each other along a graph without cycles, as `epoll` instances do.
+    pub fn notify_nested(&self, events: Events) {
+        std::sync::atomic::fence(Ordering::SeqCst);
+        if !self.occupied.load(Ordering::SeqCst) {
+            return;
+        }
+        for entry in self.entries.lock_second().iter() {
+            if entry.events.intersects(events) {
+                entry.wake.wake(events);
+            }
+        }
+    }
+
     /// Wakes everybody, whatever they wait for.
     pub fn notify_all(&self) {
         self.notify(Events::all());

@@ -121,6 +121,11 @@ impl FdTable {
         out
     }
 
+    /// How many descriptors the table has room for before it grows, as `select(2)` can tell.
+    pub fn capacity(&self) -> usize {
+        self.slots.lock().len().max(64).next_power_of_two()
+    }
+
     /// All open descriptors, in order.
     pub fn open_fds(&self) -> Vec<(Fd, Arc<OpenFile>, FdFlags)> {
         let slots = self.slots.lock();

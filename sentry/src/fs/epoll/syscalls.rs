@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use quicksand_abi::poll::{
-    EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD, EPOLLET, EPOLLEXCLUSIVE, EPOLLWAKEUP, EpollEvent,
+    EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD, EPOLLET, EPOLLEXCLUSIVE, EPOLLWAKEUP,
+    EpollEvent,
 };
 use quicksand_abi::{Errno, Timespec, UserAddr};
 
@@ -67,7 +68,13 @@ pub fn sys_epoll_ctl(task: &CurrentTask, epfd: Fd, op: i32, fd: Fd, event: UserA
 }
 
 /// `epoll_wait(2)`
-pub fn sys_epoll_wait(task: &CurrentTask, epfd: Fd, events: UserAddr, max: i32, timeout_ms: i32) -> SyscallResult {
+pub fn sys_epoll_wait(
+    task: &CurrentTask,
+    epfd: Fd,
+    events: UserAddr,
+    max: i32,
+    timeout_ms: i32,
+) -> SyscallResult {
     sys_epoll_pwait(task, epfd, events, max, timeout_ms, UserAddr::NULL, 0)
 }
 

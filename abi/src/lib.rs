@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod addr;
+pub mod elf;
 mod errno;
 pub mod poll;
 pub mod signal;

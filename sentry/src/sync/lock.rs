@@ -42,8 +42,6 @@ pub enum Level {
     File,
     /// A whole write to one regular file (`i_rwsem`); guest memory is read under it.
     InodeIo,
-    /// A VMA tree.
-    Mm,
     /// A socket, its queues.
     Socket,
     /// A pipe, tty, eventfd: one object's buffers.
@@ -58,6 +56,9 @@ pub enum Level {
     Futex,
     /// The timer heap.
     Timer,
+    /// A VMA tree. Late, because a copy to or from guest memory (made with an object's buffers locked) may have to grow
+    /// a stack; no file is called with it held.
+    Mm,
     /// Private state of one file system or service that calls nothing while locked.
     Leaf,
     /// The entries of a wait queue. Waking takes `Waiter` locks under it.

@@ -97,10 +97,10 @@ syscalls! {
     6 lstat(path: Path, buf: Ptr);
     7 poll(fds: Ptr, nfds: UInt, timeout: Int) => crate::fs::poll::sys_poll, "full";
     8 lseek(fd: Fd, offset: Int, whence: Int);
-    9 mmap(addr: Ptr, len: Size, prot: Prot, flags: MapFlags, fd: Fd, offset: Hex);
-    10 mprotect(addr: Ptr, len: Size, prot: Prot);
-    11 munmap(addr: Ptr, len: Size);
-    12 brk(addr: Ptr);
+    9 mmap(addr: Ptr, len: Size, prot: Prot, flags: MapFlags, fd: Fd, offset: Hex) => crate::mm::syscalls::sys_mmap, "full";
+    10 mprotect(addr: Ptr, len: Size, prot: Prot) => crate::mm::syscalls::sys_mprotect, "full";
+    11 munmap(addr: Ptr, len: Size) => crate::mm::syscalls::sys_munmap, "full";
+    12 brk(addr: Ptr) => crate::mm::syscalls::sys_brk, "full";
     13 rt_sigaction(sig: Sig, act: Ptr, oldact: Ptr, sigsetsize: Size);
     14 rt_sigprocmask(how: Int, set: Ptr, oldset: Ptr, sigsetsize: Size);
     15 rt_sigreturn();

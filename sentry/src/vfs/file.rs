@@ -192,7 +192,8 @@ pub trait FileOps: Any + Send + Sync + fmt::Debug {
     }
 }
 
-fn default_seek(file: &OpenFile, from: SeekFrom) -> Result<u64, Errno> {
+/// What [`FileOps::seek`] does where a file system does not say: a file without holes.
+pub fn default_seek(file: &OpenFile, from: SeekFrom) -> Result<u64, Errno> {
     let size = || file.inode.attr().map(|a| a.size as i64);
     let target = match from {
         SeekFrom::Start(at) => Some(at),

@@ -15,6 +15,28 @@ pub type IoRange = (UserAddr, usize);
 /// `MAX_RW_COUNT`: what one read or write moves at most.
 pub const MAX_RW_COUNT: usize = 0x7fff_f000;
 
+/// Runs `with` on a buffer of this thread for bytes on their way between a file and guest memory: no longer than `want`,
+/// and at most 64 KiB.
+pub fn with_scratch<R>(want: usize, with: impl FnOnce(&mut [u8]) -> R) -> R {
+    const SMALL: usize = 1024;
+    const LARGE: usize = 64 << 10;
+    thread_local! {
+        static BUFFER: std::cell::Cell<Vec<u8>> = const { std::cell::Cell::new(Vec::new()) };
+    }
+    if want <= SMALL {
+        return with(&mut [0; SMALL][..want]);
+    }
+    // Taken out while it is used: a nested use gets a buffer of its own.
+    let mut buffer = BUFFER.take();
+    let want = want.min(LARGE);
+    if buffer.len() < want {
+        buffer.resize(want.next_power_of_two(), 0);
+    }
+    let result = with(&mut buffer[..want]);
+    BUFFER.set(buffer);
+    result
+}
+
 /// Where a read puts its bytes.
 #[derive(Debug)]
 pub struct IoDst<'a> {

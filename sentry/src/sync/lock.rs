@@ -12,6 +12,10 @@ use std::ops::{Deref, DerefMut};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Level {
+    /// The position of an open file, over a whole read, write or directory read (`f_pos_lock`).
+    Position,
+    /// A whole write to one regular file (`i_rwsem`); anything a file does may be done under it.
+    InodeIo,
     /// Nesting of `epoll` instances is changed.
     EpollNesting,
     /// The items of an `epoll` instance: held while any file is polled. Nested instances come after those that watch them.
@@ -40,8 +44,6 @@ pub enum Level {
     Epoll,
     /// An open file description: its offset, its directory cursor.
     File,
-    /// A whole write to one regular file (`i_rwsem`); guest memory is read under it.
-    InodeIo,
     /// A socket, its queues.
     Socket,
     /// A pipe, tty, eventfd: one object's buffers.

@@ -24,6 +24,8 @@ pub struct Dentry {
     /// Cached children by name; also the lock under which this directory changes.
     pub children: Mutex<Children>,
     unlinked: AtomicBool,
+    /// O_TMPFILE with O_EXCL: never to be given a name.
+    no_link: AtomicBool,
     /// How many mounts sit on this dentry, in any namespace: spares the mount table on most steps of a walk.
     pub mounted: AtomicU32,
 }
@@ -50,6 +52,7 @@ impl Dentry {
             place: Mutex::new(Level::Leaf, Place { name: name.into(), parent }),
             children: Mutex::new(Level::Dentry, HashMap::new()),
             unlinked: AtomicBool::new(false),
+            no_link: AtomicBool::new(false),
             mounted: AtomicU32::new(0),
         })
     }
@@ -72,6 +75,13 @@ impl Dentry {
     }
     pub fn set_unlinked(&self) {
         self.unlinked.store(true, Ordering::Release);
+    }
+
+    pub fn may_link(&self) -> bool {
+        !self.no_link.load(Ordering::Acquire)
+    }
+    pub fn forbid_link(&self) {
+        self.no_link.store(true, Ordering::Release);
     }
 
     /// The child called `name`: from the cache, or from the file system. ENOENT where there is none.

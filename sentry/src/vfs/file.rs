@@ -4,7 +4,7 @@ use std::any::Any;
 use std::fmt;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 use quicksand_abi::Errno;
 
@@ -122,6 +122,11 @@ pub trait FileOps: Any + Send + Sync + fmt::Debug {
         let n = self.write(file, task, src, end)?;
         Ok((n, end.saturating_add(n as u64)))
     }
+    /// Whether a blocking write goes on until all is written (pipes, ttys, stream sockets). Where not, one try that moved
+    /// something is the answer.
+    fn writes_all(&self) -> bool {
+        false
+    }
     /// Whether the file has no position (pipes, sockets, ttys): `lseek` and `pread` answer ESPIPE.
     fn is_stream(&self) -> bool {
         false
@@ -218,8 +223,12 @@ pub struct OpenFile {
     pub path: Path,
     pub ops: Box<dyn FileOps>,
     flags: AtomicU32,
-    /// The position. Held during a read or write of a seekable file, as `f_pos_lock`.
+    /// The position. Only looked at and set under this lock; see `position_lock`.
     pub offset: Mutex<u64>,
+    /// Held during a read or write that uses and moves the position (`f_pos_lock`).
+    pub position_lock: Mutex<()>,
+    /// What it counts for in [`Inode::get_write_access`].
+    write_access: AtomicU8,
     /// Unique in the sandbox, never reused.
     pub id: u64,
     /// F_SETOWN: pid, or negative process group; F_SETSIG.
@@ -242,6 +251,8 @@ impl OpenFile {
             ops,
             flags: AtomicU32::new(flags.bits()),
             offset: Mutex::new(Level::File, 0),
+            position_lock: Mutex::new(Level::Position, ()),
+            write_access: AtomicU8::new(0),
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             owner: Mutex::new(Level::Leaf, FileOwner::default()),
         })
@@ -269,6 +280,22 @@ impl OpenFile {
     pub fn is_nonblocking(&self) -> bool {
         self.flags().contains(OpenFlags::NONBLOCK)
     }
+    /// Counts as a writer of the inode until the last reference goes; ETXTBSY while it is being executed.
+    pub fn hold_write_access(&self) -> Result<(), Errno> {
+        self.inode.get_write_access()?;
+        self.write_access.store(1, Ordering::Release);
+        Ok(())
+    }
+    /// Takes over a write access that was counted for the inode already.
+    pub(crate) fn adopt_write_access(&self) {
+        self.write_access.store(1, Ordering::Release);
+    }
+    /// Forbids writers of the inode until the last reference goes; ETXTBSY while there are any.
+    pub fn hold_deny_write(&self) -> Result<(), Errno> {
+        self.inode.deny_write_access()?;
+        self.write_access.store(2, Ordering::Release);
+        Ok(())
+    }
     /// The file's own type behind this open file.
     pub fn ops_as<T: FileOps>(&self) -> Option<&T> {
         (&*self.ops as &dyn Any).downcast_ref::<T>()
@@ -284,6 +311,16 @@ impl OpenFile {
     }
     pub fn ioctl(&self, task: &CurrentTask, cmd: u32, arg: u64) -> SyscallResult {
         self.ops.ioctl(self, task, cmd, arg)
+    }
+}
+
+impl Drop for OpenFile {
+    fn drop(&mut self) {
+        match *self.write_access.get_mut() {
+            1 => self.inode.put_write_access(),
+            2 => self.inode.allow_write_access(),
+            _ => {}
+        }
     }
 }
 

@@ -47,17 +47,17 @@ pub struct IoDst<'a> {
 
 #[derive(Debug)]
 enum Target<'a> {
-    User { mm: Arc<MemoryManager>, ranges: Vec<IoRange> },
+    User { mm: Arc<MemoryManager>, ranges: Ranges },
     Kernel(&'a mut [u8]),
 }
 
 impl<'a> IoDst<'a> {
     pub fn user(mm: Arc<MemoryManager>, addr: UserAddr, len: usize) -> IoDst<'a> {
-        IoDst::user_vec(mm, vec![(addr, len)])
+        IoDst { target: Target::User { mm, ranges: Ranges::One((addr, len)) }, done: 0, total: len }
     }
     pub fn user_vec(mm: Arc<MemoryManager>, ranges: Vec<IoRange>) -> IoDst<'a> {
         let total = ranges.iter().map(|r| r.1).sum();
-        IoDst { target: Target::User { mm, ranges }, done: 0, total }
+        IoDst { target: Target::User { mm, ranges: Ranges::Many(ranges) }, done: 0, total }
     }
     pub fn kernel(buf: &'a mut [u8]) -> IoDst<'a> {
         let total = buf.len();
@@ -89,7 +89,7 @@ impl<'a> IoDst<'a> {
             }
             Target::User { mm, ranges } => {
                 let mut put = 0;
-                for (addr, len) in pieces(ranges, self.done, want) {
+                for (addr, len) in pieces(ranges.as_slice(), self.done, want) {
                     match mm.write_bytes(addr, &bytes[put..put + len]) {
                         Ok(()) => put += len,
                         Err(fault) => {
@@ -115,17 +115,17 @@ pub struct IoSrc<'a> {
 
 #[derive(Debug)]
 enum Source<'a> {
-    User { mm: Arc<MemoryManager>, ranges: Vec<IoRange> },
+    User { mm: Arc<MemoryManager>, ranges: Ranges },
     Kernel(&'a [u8]),
 }
 
 impl<'a> IoSrc<'a> {
     pub fn user(mm: Arc<MemoryManager>, addr: UserAddr, len: usize) -> IoSrc<'a> {
-        IoSrc::user_vec(mm, vec![(addr, len)])
+        IoSrc { source: Source::User { mm, ranges: Ranges::One((addr, len)) }, done: 0, total: len }
     }
     pub fn user_vec(mm: Arc<MemoryManager>, ranges: Vec<IoRange>) -> IoSrc<'a> {
         let total = ranges.iter().map(|r| r.1).sum();
-        IoSrc { source: Source::User { mm, ranges }, done: 0, total }
+        IoSrc { source: Source::User { mm, ranges: Ranges::Many(ranges) }, done: 0, total }
     }
     pub fn kernel(buf: &'a [u8]) -> IoSrc<'a> {
         IoSrc { source: Source::Kernel(buf), done: 0, total: buf.len() }
@@ -159,7 +159,7 @@ impl<'a> IoSrc<'a> {
             }
             Source::User { mm, ranges } => {
                 let mut taken = 0;
-                for (addr, len) in pieces(ranges, self.done, want) {
+                for (addr, len) in pieces(ranges.as_slice(), self.done, want) {
                     match mm.read_bytes(addr, &mut buf[taken..taken + len]) {
                         Ok(()) => taken += len,
                         Err(fault) => {
@@ -175,21 +175,33 @@ impl<'a> IoSrc<'a> {
     }
 }
 
-/// The pieces of `ranges` that cover `want` bytes after the first `skip`.
-fn pieces(ranges: &[IoRange], mut skip: usize, mut want: usize) -> Vec<IoRange> {
-    let mut out = Vec::with_capacity(1);
-    for (addr, len) in ranges {
-        if want == 0 {
-            break;
+/// One range is the common case, and needs no allocation.
+#[derive(Debug)]
+enum Ranges {
+    One(IoRange),
+    Many(Vec<IoRange>),
+}
+
+impl Ranges {
+    fn as_slice(&self) -> &[IoRange] {
+        match self {
+            Ranges::One(one) => std::slice::from_ref(one),
+            Ranges::Many(many) => many,
         }
-        if skip >= *len {
-            skip -= len;
-            continue;
+    }
+}
+
+/// The pieces of `ranges` that cover `want` bytes after the first `skip`.
+fn pieces(ranges: &[IoRange], mut skip: usize, mut want: usize) -> impl Iterator<Item = IoRange> {
+    ranges.iter().filter_map(move |(addr, len)| {
+        if skip >= *len || want == 0 {
+            skip = skip.saturating_sub(*len);
+            return None;
         }
         let n = (len - skip).min(want);
-        out.push((UserAddr(addr.0.wrapping_add(skip as u64)), n));
+        let piece = (UserAddr(addr.0.wrapping_add(skip as u64)), n);
         skip = 0;
         want -= n;
-    }
-    out
+        Some(piece)
+    })
 }

@@ -98,6 +98,8 @@ pub struct Walker<'a> {
     pending: Vec<(Cow<'a, [u8]>, usize)>,
     links: u32,
     must_be_dir: bool,
+    /// `at` is where a magic link led, and nothing was walked since.
+    jumped: bool,
 }
 
 impl<'a> Walker<'a> {
@@ -156,7 +158,7 @@ impl<'a> Walker<'a> {
         let at = if path.first() == Some(&b'/') { root.clone() } else { start };
         let pending = vec![(Cow::Borrowed(path), 0)];
         let must_be_dir = flags.contains(WalkFlags::DIRECTORY);
-        Walker { task, creds, root, at, flags, pending, links: 0, must_be_dir }
+        Walker { task, creds, root, at, flags, pending, links: 0, must_be_dir, jumped: false }
     }
 
     pub fn creds(&self) -> &Arc<Credentials> {
@@ -199,6 +201,7 @@ impl<'a> Walker<'a> {
     pub fn parent(&mut self) -> Result<Last, Errno> {
         while let Some((name, last, slash)) = self.next()? {
             self.may_search()?;
+            self.jumped = false;
             match name {
                 NextName::TooLong => return Err(Errno::ENAMETOOLONG),
                 NextName::Dot if last => return Ok(Last::Dot),
@@ -302,6 +305,7 @@ impl<'a> Walker<'a> {
                 }
                 self.same_mount(&path)?;
                 self.at = path;
+                self.jumped = true;
             }
             LinkTarget::Path(text) => {
                 if text.is_empty() {
@@ -318,6 +322,11 @@ impl<'a> Walker<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Whether the place reached is where a magic link led: it may be of any kind.
+    pub fn jumped(&self) -> bool {
+        self.jumped
     }
 
     /// What follows must lead to a directory (a trailing slash was seen).

@@ -45,6 +45,6 @@ pub fn create(name: &[u8], sealing: Sealing, uid: u32, gid: u32) -> Result<Arc<O
     let shown = String::from_utf8_lossy(&shown).into_owned() + " (deleted)";
     let flags = OpenFlags::RDWR | OpenFlags::LARGEFILE;
     let file = OpenFile::new_anonymous(inode, &shown, Box::new(file::TmpfsFile), flags);
-    file.inode.get_write_access()?;
+    file.hold_write_access()?;
     Ok(file)
 }

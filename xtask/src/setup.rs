@@ -29,6 +29,15 @@ pub(crate) const ROOTFS: &[Need] =
 /// An emulated machine, and the tool that makes its disk.
 pub(crate) const EMULATION: &[Need] =
     &[need("/usr/bin/qemu-system-x86_64", "qemu-system-x86"), need("/usr/sbin/mke2fs", "e2fsprogs")];
+/// CPython's own tests.
+pub(crate) const PYTHON_TESTS: &[Need] =
+    &[need("/usr/lib/python3.11/test/test_json", "libpython3.11-testsuite")];
+/// The container engines that are driven end to end, and what they need beside themselves.
+pub(crate) const ENGINES: &[Need] = &[
+    need("/usr/bin/podman", "podman"),
+    need("/usr/bin/containerd", "containerd"),
+    need("/usr/sbin/runc", "runc"),
+];
 /// Who we compare ourselves with, as far as the host's own Debian has it.
 pub(crate) const PEERS: &[Need] = &[need("/usr/sbin/runc", "runc")];
 /// What the tests run besides C programs.

@@ -22,6 +22,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 /// How many programs run at a time.
 const WORKERS: usize = 2;
@@ -56,7 +57,7 @@ pub(crate) fn list(args: &Select) -> Result<()> {
 }
 
 /// Builds everything, runs everything, and prints a table by subsystem.
-pub(crate) fn run(args: &Select) -> Result<Tally> {
+pub(crate) fn run(args: &Select, sandbox: &Sandbox) -> Result<Tally> {
     let programs = programs(args.filter.as_deref())?;
     if programs.is_empty() {
         println!("NOT RUN: no program in tests/conformance matches");
@@ -66,9 +67,8 @@ pub(crate) fn run(args: &Select) -> Result<Tally> {
     if let Some(name) = known.unknown_to(&programs).next().filter(|_| args.filter.is_none()) {
         bail!("tests/conformance/KNOWN.toml names {name}, which does not exist");
     }
-    let sandbox = Sandbox::new(args)?;
     let out = setup::work_dir("conformance")?;
-    let verdicts = in_parallel(&programs, |program| verdict(program, &sandbox, &known, &out));
+    let verdicts = in_parallel(&programs, |program| verdict(program, sandbox, &known, &out));
     Ok(report(&programs, &verdicts))
 }
 
@@ -96,6 +96,10 @@ impl Sandbox {
             None => build::quicksand(profile)?,
         };
         Ok(Self { binary, platform: args.platform.clone(), state: setup::work_dir("conformance-state")? })
+    }
+
+    pub(crate) fn binary(&self) -> &Path {
+        &self.binary
     }
 
     /// `quicksand … do PROGRAM`, to be given arguments and a folder to run in.
@@ -142,13 +146,19 @@ fn verdict(program: &Program, sandbox: &Sandbox, known: &Known, out: &Path) -> V
 fn both_sides(program: &Program, sandbox: &Sandbox, out: &Path) -> Result<(Outcome, Outcome, String)> {
     let binary = program.compile(out)?;
     let expected = on_host(program, &binary, out)?;
-    let got = in_fresh_folder(&mut sandbox.command(&binary), program, &out.join("sandbox"))?;
+    let got = in_fresh_folder(
+        &mut sandbox.command(&binary),
+        &program.file_stem(),
+        program.limit,
+        &out.join("sandbox"),
+    )?;
     Ok((expected, Outcome::of(&got), got.stderr_text()))
 }
 
 /// The oracle's answer. A program that hangs there, cannot be set up, or leaves files behind is a broken test.
 pub(crate) fn on_host(program: &Program, binary: &Path, out: &Path) -> Result<Outcome> {
-    let expected = in_fresh_folder(&mut Command::new(binary), program, &out.join("host"))?;
+    let expected =
+        in_fresh_folder(&mut Command::new(binary), &program.file_stem(), program.limit, &out.join("host"))?;
     if expected.status.is_none() {
         bail!("broken test: on the host it does not end: {}", expected.describe());
     }
@@ -159,11 +169,17 @@ pub(crate) fn on_host(program: &Program, binary: &Path, out: &Path) -> Result<Ou
     Ok(outcome)
 }
 
-fn in_fresh_folder(command: &mut Command, program: &Program, parent: &Path) -> Result<process::Captured> {
-    let dir = parent.join(program.file_stem());
+/// Runs a command in an empty folder of its own, with nothing of the developer's environment; it must leave the folder empty.
+pub(crate) fn in_fresh_folder(
+    command: &mut Command,
+    name: &str,
+    limit: Duration,
+    parent: &Path,
+) -> Result<process::Captured> {
+    let dir = parent.join(name);
     fresh_folder(&dir)?;
     command.current_dir(&dir).env_clear().envs(program::ENVIRONMENT.iter().copied()).env("TMPDIR", &dir);
-    let done = process::capture(command, program.limit)?;
+    let done = process::capture(command, limit)?;
     let left: Vec<_> = std::fs::read_dir(&dir)?.flatten().map(|entry| entry.file_name()).collect();
     fresh_folder(&dir)?;
     std::fs::remove_dir(&dir)?;

@@ -1,5 +1,10 @@
 //! `cargo xtask test`: the workspace's own tests, then programs that must behave in the sandbox as on the host.
 
+mod engines;
+mod python;
+mod scripts;
+
+use crate::conformance::Sandbox;
 use crate::report::{Tally, heading};
 use crate::{build, conformance, process, setup};
 use anyhow::{Context, Result};
@@ -15,6 +20,15 @@ pub(crate) struct Args {
     /// Only the conformance suite
     #[arg(long)]
     conformance: bool,
+    /// Only shell scripts and Python one-liners
+    #[arg(long)]
+    scripts: bool,
+    /// Only CPython's own tests
+    #[arg(long)]
+    python: bool,
+    /// Only the container engines
+    #[arg(long)]
+    engines: bool,
     #[command(flatten)]
     select: conformance::Select,
 }
@@ -24,18 +38,49 @@ pub(crate) fn run(args: &Args) -> Result<bool> {
         return conformance::list(&args.select).map(|()| true);
     }
     setup::ensure(&[setup::BUILD, setup::TESTS])?;
-    let all = !(args.unit || args.conformance);
+    let all = !(args.unit || args.conformance || args.scripts || args.python || args.engines);
+    let filter = args.select.filter.as_deref();
     let mut tally = Tally::default();
     if args.unit || all {
         heading("unit and integration tests");
         tally += cargo_tests()?;
     }
+    if args.unit && !(args.conformance || args.scripts || args.python || args.engines) {
+        return finish(tally);
+    }
+    let sandbox = Sandbox::new(&args.select)?;
     if args.conformance || all {
         heading("conformance: the sandbox against the host");
-        tally += conformance::run(&args.select)?;
+        tally += part(conformance::run(&args.select, &sandbox));
     }
+    if args.scripts || all {
+        heading("shell scripts: the sandbox against the host");
+        tally += part(scripts::run(&sandbox, filter));
+    }
+    if args.python || all {
+        heading("CPython's own tests: the sandbox against the host");
+        tally += part(python::run(&sandbox, filter));
+    }
+    if args.engines || all {
+        heading("container engines");
+        tally += part(engines::run(&sandbox, filter));
+    }
+    finish(tally)
+}
+
+fn finish(tally: Tally) -> Result<bool> {
     println!("\n{tally}");
     Ok(tally.ok())
+}
+
+/// A part that cannot be run at all is one failure, and does not keep the others from running.
+fn part(result: Result<Tally>) -> Tally {
+    let tally = result.unwrap_or_else(|error| {
+        println!("FAILED: {error:#}");
+        Tally::failed()
+    });
+    println!("{tally}");
+    tally
 }
 
 /// The workspace's tests, with nextest where it is installed, and the examples in the documentation.

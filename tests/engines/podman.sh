@@ -27,7 +27,7 @@ run=("${podman[@]}" run --rm "${limits[@]}")
 check echo 0 hello "${run[@]}" localhost/busybox echo hello
 check exit-code 7 "" "${run[@]}" localhost/busybox sh -c 'exit 7'
 check init-is-immune 0 survived "${run[@]}" localhost/busybox sh -c 'kill -TERM $$; echo survived'
-check signal 137 "" "${run[@]}" localhost/busybox sh -c 'sh -c "kill -KILL \$\$"'
+check signal 137 "" "${run[@]}" localhost/busybox sh -c 'sh -c "kill -KILL \$\$"; exit $?'
 check environment 0 "value" "${run[@]}" --env KEY=value localhost/busybox sh -c 'echo $KEY'
 check workdir 0 "/var" "${run[@]}" --workdir /var localhost/busybox pwd
 check user 0 "65534" "${run[@]}" --user 65534 localhost/busybox id -u

@@ -11,6 +11,7 @@ mod build;
 mod check;
 mod conformance;
 mod demo;
+mod docs;
 mod http;
 mod process;
 mod report;
@@ -40,6 +41,8 @@ enum Command {
     Demo(demo::Args),
     /// Our figures beside the peers'
     Bench(bench::Args),
+    /// Write the pages that come from the sources
+    Docs,
     /// The KVM platform on (emulated) hardware virtualisation
     Svm(svm::Args),
     /// The part of `svm` that runs in the emulated machine
@@ -54,6 +57,7 @@ fn main() -> ExitCode {
         Command::Test(args) => test::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Docs => docs::run(),
         Command::Svm(args) => svm::run(&args),
         Command::SvmGuest(args) => svm::run_guest(&args),
     };

@@ -3,7 +3,7 @@
 mod ratchet;
 
 use crate::report::{Tally, heading};
-use crate::{build, process, setup};
+use crate::{build, docs, process, setup};
 use anyhow::Result;
 use std::process::Command;
 
@@ -42,6 +42,18 @@ pub(crate) fn run(args: &Args) -> Result<bool> {
         Ok(ok) => Tally::of(ok),
         Err(error) => {
             println!("{error:#}");
+            Tally::failed()
+        }
+    };
+
+    heading("generated pages");
+    tally += match docs::check() {
+        Ok(()) => {
+            println!("ok");
+            Tally::passed()
+        }
+        Err(error) => {
+            println!("FAILED: {error:#}");
             Tally::failed()
         }
     };

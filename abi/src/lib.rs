@@ -8,6 +8,7 @@
 mod addr;
 pub mod elf;
 mod errno;
+pub mod fs;
 pub mod poll;
 pub mod signal;
 pub mod task;

@@ -30,6 +30,8 @@ pub struct Kernel {
     pub anon: AnonFs,
     /// FIFOs that are open.
     pub fifos: FifoTable,
+    /// Who waits for whose POSIX file locks.
+    pub lock_waits: crate::vfs::locks::Waits,
     strace: bool,
     next_id: AtomicU64,
     /// Calls that were logged as unsupported, by number.
@@ -43,6 +45,7 @@ impl Kernel {
             clocks: Clocks::default(),
             anon: AnonFs::default(),
             fifos: FifoTable::default(),
+            lock_waits: crate::vfs::locks::Waits::default(),
             strace: config.strace,
             next_id: AtomicU64::new(1),
             logged: Mutex::new(Level::Leaf, HashSet::new()),

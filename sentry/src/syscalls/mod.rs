@@ -130,6 +130,8 @@ pub enum Resume {
     None,
     /// Bytes transferred so far.
     Transferred { bytes: u64 },
+    /// A read or write: bytes transferred so far, and when it gives up (SO_RCVTIMEO, SO_SNDTIMEO).
+    Io { bytes: u64, deadline: Option<Monotonic> },
     /// An absolute deadline, computed on the first call.
     Deadline(Option<Monotonic>),
     /// A futex waiter that is queued: its number in the futex table, and the deadline.

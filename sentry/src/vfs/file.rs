@@ -127,6 +127,10 @@ pub trait FileOps: Any + Send + Sync + fmt::Debug {
     fn writes_all(&self) -> bool {
         false
     }
+    /// How long a blocking read or write waits at most (SO_RCVTIMEO, SO_SNDTIMEO).
+    fn timeout(&self, _file: &OpenFile, _write: bool) -> Option<std::time::Duration> {
+        None
+    }
     /// Whether the file has no position (pipes, sockets, ttys): `lseek` and `pread` answer ESPIPE.
     fn is_stream(&self) -> bool {
         false
@@ -239,6 +243,8 @@ pub struct OpenFile {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct FileOwner {
     pub pid: i32,
+    /// F_OWNER_TID: `pid` is a thread's.
+    pub thread: bool,
     pub signal: i32,
 }
 
@@ -316,6 +322,7 @@ impl OpenFile {
 
 impl Drop for OpenFile {
     fn drop(&mut self) {
+        super::locks::release_file(&self.inode, self.id);
         match *self.write_access.get_mut() {
             1 => self.inode.put_write_access(),
             2 => self.inode.allow_write_access(),

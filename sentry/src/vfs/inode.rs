@@ -228,7 +228,7 @@ pub struct Inode {
     /// Unique in the sandbox and never reused: identifies the inode in futex keys and records.
     pub id: u64,
     /// flock, POSIX and OFD locks; made by the first lock.
-    pub locks: std::sync::OnceLock<Box<dyn Any + Send + Sync>>,
+    pub locks: std::sync::OnceLock<Box<super::locks::FileLocks>>,
     /// Held over a whole write, truncation or allocation of a regular file (`i_rwsem`): what makes O_APPEND atomic.
     pub io_lock: crate::sync::Mutex<()>,
     /// Open files that may write; negative: running executables that forbid it (`i_writecount`).

@@ -141,6 +141,10 @@ impl<'a> IoSrc<'a> {
     pub fn limit(&mut self, limit: usize) {
         self.total = self.total.min(self.done.saturating_add(limit));
     }
+    /// Steps over bytes that an earlier call has taken.
+    pub fn skip(&mut self, bytes: usize) {
+        self.done = self.done.saturating_add(bytes).min(self.total);
+    }
     /// Steps back over the last `bytes` taken, which could not be written after all.
     pub fn unread(&mut self, bytes: usize) {
         self.done = self.done.saturating_sub(bytes);

@@ -17,11 +17,16 @@ pub mod fd_table;
 pub mod file;
 pub mod inode;
 pub mod io;
+pub mod locks;
 pub mod mount;
 pub mod open;
 pub mod perm;
 pub mod rw;
 mod special;
+pub mod syscalls_fd;
+pub mod syscalls_open;
+pub mod syscalls_rw;
+pub mod syscalls_stat;
 pub mod walk;
 
 pub use dentry::Dentry;

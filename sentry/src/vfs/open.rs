@@ -211,7 +211,7 @@ fn open_unnamed(
 pub fn open_path(task: &CurrentTask, path: Path, flags: OpenFlags) -> Result<Arc<OpenFile>, SyscallError> {
     let inode = &path.dentry.inode;
     if flags.contains(OpenFlags::PATH) {
-        return Ok(OpenFile::new(path, Box::new(PathOnly), flags & WITH_PATH));
+        return Ok(OpenFile::new(path, Box::new(PathOnly), flags & WITH_PATH & !OpenFlags::CLOEXEC));
     }
     let mut flags = flags;
     let access = wanted(flags);

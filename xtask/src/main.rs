@@ -12,6 +12,7 @@ mod check;
 mod conformance;
 mod demo;
 mod docs;
+mod fuzz;
 mod http;
 mod process;
 mod report;
@@ -41,6 +42,8 @@ enum Command {
     Demo(demo::Args),
     /// Our figures beside the peers'
     Bench(bench::Args),
+    /// Random system calls with hostile arguments
+    Fuzz(fuzz::Args),
     /// Write the pages that come from the sources
     Docs,
     /// The KVM platform on (emulated) hardware virtualisation
@@ -57,6 +60,7 @@ fn main() -> ExitCode {
         Command::Test(args) => test::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Fuzz(args) => fuzz::run(&args),
         Command::Docs => docs::run(),
         Command::Svm(args) => svm::run(&args),
         Command::SvmGuest(args) => svm::run_guest(&args),

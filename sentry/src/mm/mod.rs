@@ -15,8 +15,12 @@
 //!   made with an object's buffers locked.
 
 pub mod fault;
+pub mod advise;
 pub mod map;
+pub mod maps;
 pub mod protect;
+pub mod remap;
+pub mod residency;
 pub mod syscalls;
 pub mod tree;
 pub mod vma;
@@ -36,6 +40,8 @@ use crate::vfs::OpenFile;
 
 pub use fault::FaultOutcome;
 pub use map::{FileTarget, MapRequest, Target};
+pub use maps::{FutexKey, MapsEntry, MapsName, Usage};
+pub use remap::RemapRequest;
 pub use tree::{Counters, VmaTree};
 pub use vma::{SharedMemory, VmFlags, Vma, VmaBacking};
 
@@ -370,3 +376,8 @@ pub(crate) fn page_range(start: UserAddr, len: u64) -> Option<UserRange> {
     let len = UserAddr(len).page_ceil()?.0;
     UserRange::new(start, len).filter(|r| r.end <= UserAddr::TASK_SIZE)
 }
+
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;

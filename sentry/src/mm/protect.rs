@@ -56,6 +56,21 @@ impl MemoryManager {
         }
         inner.protect(limits, range, prot, read_implies_exec)
     }
+
+    /// `mseal(2)`: nothing in the range can be unmapped, moved or given another protection from now on. All or nothing.
+    pub fn seal(&self, addr: UserAddr, len: u64) -> Result<(), Errno> {
+        if !addr.is_page_aligned() {
+            return Err(Errno::EINVAL);
+        }
+        let end = UserAddr(len).page_ceil().and_then(|len| addr.checked_add(len.0)).ok_or(Errno::EINVAL)?;
+        let range = UserRange { start: addr, end };
+        let mut inner = self.write();
+        if !inner.tree.covers(range) {
+            return Err(Errno::ENOMEM);
+        }
+        inner.tree.update(range, |v| v.flags |= VmFlags::SEALED);
+        Ok(())
+    }
 }
 
 impl Inner {

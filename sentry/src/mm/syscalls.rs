@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use quicksand_abi::{Errno, PAGE_SIZE, UserAddr};
+use quicksand_abi::{Errno, PAGE_SIZE, UserAddr, UserRange};
 use rustix::fs::MemfdFlags;
 
 use super::map::{FileTarget, MapRequest, Target, host_pages};
 use super::tree::prot_from_bits;
 use super::vma::{SharedMemory, VmFlags};
-use super::{Limits, MemoryManager};
+use super::{Limits, MemoryManager, RemapRequest};
 use crate::syscalls::{Fd, SyscallResult};
 use crate::task::CurrentTask;
 use crate::vfs::{FileKind, MountFlags, OpenFile};
@@ -18,6 +18,8 @@ use crate::vfs::{FileKind, MountFlags, OpenFile};
 pub const READ_IMPLIES_EXEC: u32 = 0x0040_0000;
 /// MAP_DROPPABLE, a mapping type of its own.
 const MAP_DROPPABLE: u32 = 0x08;
+const MADV_GUARD_INSTALL: i32 = 102;
+const MADV_GUARD_REMOVE: i32 = 103;
 /// The flags that MAP_SHARED_VALIDATE knows (`LEGACY_MAP_MASK`).
 const KNOWN_FLAGS: u32 = (libc::MAP_TYPE
     | libc::MAP_FIXED
@@ -173,4 +175,105 @@ pub fn sys_brk(task: &CurrentTask, addr: UserAddr) -> SyscallResult {
         return Ok(mm.read().marks.brk.0 as usize);
     }
     Ok(mm.set_brk(&Limits::of(task), addr).0 as usize)
+}
+
+pub fn sys_mremap(
+    task: &CurrentTask,
+    addr: UserAddr,
+    old_len: u64,
+    new_len: u64,
+    flags: u32,
+    new_addr: UserAddr,
+) -> SyscallResult {
+    let request = RemapRequest { addr, old_len, new_len, flags, new_addr };
+    Ok(task.mm().remap(&Limits::of(task), request)?.0 as usize)
+}
+
+pub fn sys_madvise(task: &CurrentTask, addr: UserAddr, len: u64, advice: i32) -> SyscallResult {
+    if matches!(advice, MADV_GUARD_INSTALL | MADV_GUARD_REMOVE) {
+        task.kernel().log_once(0x1_0000_0002, || "madvise: guard pages are not supported; EINVAL".into());
+    }
+    task.mm().advise(addr, len, advice)?;
+    Ok(0)
+}
+
+pub fn sys_msync(task: &CurrentTask, addr: UserAddr, len: u64, flags: i32) -> SyscallResult {
+    task.mm().sync(addr, len, flags)?;
+    Ok(0)
+}
+
+pub fn sys_mincore(task: &CurrentTask, addr: UserAddr, len: u64, vec: UserAddr) -> SyscallResult {
+    const CHUNK: u64 = 4096;
+    if !addr.is_page_aligned() {
+        return Err(Errno::EINVAL.into());
+    }
+    let end = addr.checked_add(len).filter(|e| *e <= UserAddr::TASK_SIZE).ok_or(Errno::ENOMEM)?;
+    let end = end.page_ceil().ok_or(Errno::ENOMEM)?;
+    let pages = (end.0 - addr.0) / PAGE_SIZE;
+    vec.checked_add(pages).filter(|e| *e <= UserAddr::TASK_SIZE).ok_or(Errno::EFAULT)?;
+    let mm = task.mm();
+    let mut done = 0;
+    while done < pages {
+        let count = CHUNK.min(pages - done);
+        let start = UserAddr(addr.0 + done * PAGE_SIZE);
+        let range = UserRange::new(start, count * PAGE_SIZE).ok_or(Errno::ENOMEM)?;
+        let mut resident = vec![false; count as usize];
+        mm.resident(range, &mut resident)?;
+        let bytes: Vec<u8> = resident.into_iter().map(u8::from).collect();
+        mm.write_bytes(UserAddr(vec.0 + done), &bytes)?;
+        done += count;
+    }
+    Ok(0)
+}
+
+pub fn sys_mlock(task: &CurrentTask, addr: UserAddr, len: u64) -> SyscallResult {
+    task.mm().lock_range(&Limits::of(task), addr, len, false)?;
+    Ok(0)
+}
+
+pub fn sys_mlock2(task: &CurrentTask, addr: UserAddr, len: u64, flags: i32) -> SyscallResult {
+    if flags & !libc::MLOCK_ONFAULT as i32 != 0 {
+        return Err(Errno::EINVAL.into());
+    }
+    task.mm().lock_range(&Limits::of(task), addr, len, flags != 0)?;
+    Ok(0)
+}
+
+pub fn sys_munlock(task: &CurrentTask, addr: UserAddr, len: u64) -> SyscallResult {
+    task.mm().unlock_range(addr, len)?;
+    Ok(0)
+}
+
+pub fn sys_mlockall(task: &CurrentTask, flags: i32) -> SyscallResult {
+    task.mm().lock_all(&Limits::of(task), flags)?;
+    Ok(0)
+}
+
+pub fn sys_munlockall(task: &CurrentTask) -> SyscallResult {
+    task.mm().unlock_all();
+    Ok(0)
+}
+
+pub fn sys_mseal(task: &CurrentTask, addr: UserAddr, len: u64, flags: u64) -> SyscallResult {
+    if flags != 0 {
+        return Err(Errno::EINVAL.into());
+    }
+    task.mm().seal(addr, len)?;
+    Ok(0)
+}
+
+/// Protection keys as on a processor without them: only "no key" is accepted.
+pub fn sys_pkey_mprotect(task: &CurrentTask, addr: UserAddr, len: u64, prot: u32, key: i32) -> SyscallResult {
+    if key != -1 && key != 0 {
+        return Err(Errno::EINVAL.into());
+    }
+    sys_mprotect(task, addr, len, prot)
+}
+
+pub fn sys_pkey_alloc(_task: &CurrentTask, _flags: u64, _rights: u64) -> SyscallResult {
+    Err(Errno::EINVAL.into())
+}
+
+pub fn sys_pkey_free(_task: &CurrentTask, _key: i32) -> SyscallResult {
+    Err(Errno::EINVAL.into())
 }

@@ -129,10 +129,20 @@ pub struct Usage {
 pub enum FutexKey {
     /// A word that only one address space can reach. `shared_op`: the call did not say FUTEX_PRIVATE_FLAG; such waiters
     /// and private ones do not meet, as in Linux.
-    Private { mm: u64, addr: UserAddr, shared_op: bool },
+    Private {
+        mm: u64,
+        addr: UserAddr,
+        shared_op: bool,
+    },
     /// A word of a file, by its inode's id, or of shared memory, by its id.
-    File { inode: u64, offset: u64 },
-    Memory { id: u64, offset: u64 },
+    File {
+        inode: u64,
+        offset: u64,
+    },
+    Memory {
+        id: u64,
+        offset: u64,
+    },
 }
 
 impl MemoryManager {
@@ -211,7 +221,9 @@ impl MemoryManager {
         let vma = inner.tree.find(addr).filter(|v| v.prot.any()).ok_or(Errno::EFAULT)?;
         let by = addr.0 - vma.start().0;
         Ok(match &vma.backing {
-            VmaBacking::SharedAnon { memory, offset } => FutexKey::Memory { id: memory.id, offset: offset + by },
+            VmaBacking::SharedAnon { memory, offset } => {
+                FutexKey::Memory { id: memory.id, offset: offset + by }
+            }
             // A private page that can be written is a copy by the time anybody waits on it.
             VmaBacking::File { file, offset, .. } if vma.is_shared() || !vma.prot.write => {
                 FutexKey::File { inode: file.inode.id, offset: offset + by }
@@ -285,7 +297,8 @@ mod tests {
             anonymous: false,
         };
         let line = |name: &[u8]| String::from_utf8(entry.line(name)).unwrap();
-        let expected = "00400000-00401000 r-xp 00002000 fe:00 247030                             /usr/bin/cat\n";
+        let expected =
+            "00400000-00401000 r-xp 00002000 fe:00 247030                             /usr/bin/cat\n";
         assert_eq!(line(b"/usr/bin/cat"), expected);
         assert_eq!(line(b""), "00400000-00401000 r-xp 00002000 fe:00 247030 \n");
     }

@@ -14,8 +14,8 @@
 //! - The lock comes late in the lock order, so that a copy to or from guest memory that has to grow a stack may be
 //!   made with an object's buffers locked.
 
-pub mod fault;
 pub mod advise;
+pub mod fault;
 pub mod map;
 pub mod maps;
 pub mod protect;

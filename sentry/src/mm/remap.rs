@@ -65,7 +65,8 @@ impl MemoryManager {
         if flags & DONTUNMAP != 0 && vma.flags.contains(VmFlags::SPECIAL) {
             return Err(Errno::EINVAL);
         }
-        let old = UserRange::new(addr, old_len).filter(|r| r.end <= UserAddr::TASK_SIZE).ok_or(Errno::EFAULT)?;
+        let old =
+            UserRange::new(addr, old_len).filter(|r| r.end <= UserAddr::TASK_SIZE).ok_or(Errno::EFAULT)?;
         if !moves && new_len <= old_len {
             let tail = UserRange { start: UserAddr(addr.0 + new_len), end: old.end };
             inner.unmap_range(tail)?;

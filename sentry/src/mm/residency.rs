@@ -21,7 +21,8 @@ impl MemoryManager {
         {
             return Err(Errno::EINVAL);
         }
-        let range = UserAddr(len).page_ceil().and_then(|len| UserRange::new(addr, len.0)).ok_or(Errno::ENOMEM)?;
+        let range =
+            UserAddr(len).page_ceil().and_then(|len| UserRange::new(addr, len.0)).ok_or(Errno::ENOMEM)?;
         if range.is_empty() {
             return Ok(());
         }

@@ -139,7 +139,10 @@ fn stacks_grow_over_faults_and_copies() {
     map(&mm, below, 100, Prot::RW, FIXED).unwrap();
     assert_eq!(fault(top - (1 << 20)), FaultOutcome::NotMapped);
     assert_eq!(fault(below), FaultOutcome::Resolved);
-    assert_eq!(mm.handle_fault(UserAddr(below), Access::Execute, FaultCause::Unmapped, 0), FaultOutcome::Forbidden);
+    assert_eq!(
+        mm.handle_fault(UserAddr(below), Access::Execute, FaultCause::Unmapped, 0),
+        FaultOutcome::Forbidden
+    );
     assert_eq!(mm.handle_fault(UserAddr(below), Access::Read, FaultCause::Bus, 0), FaultOutcome::Bus);
 }
 

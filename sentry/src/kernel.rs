@@ -12,7 +12,7 @@ use crate::fs::anon::AnonFs;
 use crate::fs::pipe::FifoTable;
 use crate::sync::{Level, Mutex};
 use crate::task::FsInfo;
-use crate::time::Clocks;
+use crate::time::{Clocks, TimerService};
 
 /// What a sandbox is started with.
 #[derive(Debug)]
@@ -26,6 +26,8 @@ pub struct KernelConfig {
 pub struct Kernel {
     pub platform: Arc<dyn Platform>,
     pub clocks: Clocks,
+    /// Timers that are not just a blocked task's deadline.
+    pub timers: TimerService,
     /// Pipes, sockets, eventfds and their like.
     pub anon: AnonFs,
     /// FIFOs that are open.
@@ -43,6 +45,7 @@ impl Kernel {
         Arc::new(Kernel {
             platform: config.platform,
             clocks: Clocks::default(),
+            timers: TimerService::default(),
             anon: AnonFs::default(),
             fifos: FifoTable::default(),
             lock_waits: crate::vfs::locks::Waits::default(),

@@ -10,6 +10,7 @@ pub mod poll;
 pub mod pseudo;
 pub mod sys;
 pub mod tmpfs;
+pub mod timerfd;
 pub mod tty;
 
 /// A write to a pipe or socket that nobody reads: SIGPIPE for the writing thread.

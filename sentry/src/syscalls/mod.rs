@@ -138,6 +138,8 @@ pub enum Resume {
     Futex { waiter: u64, deadline: Option<Monotonic> },
     /// A signal mask to put back when the call ends (`ppoll`, `pselect`, `epoll_pwait`, `sigsuspend`), and the deadline.
     SavedMask { mask: u64, deadline: Option<Monotonic> },
+    /// A sleeper on a process's processor-time clock: what the clock must read.
+    CpuSleep { until_ns: i64 },
     /// An opener of a FIFO that waits for its partner: its number in the pipe.
     FifoOpen { opener: u64 },
 }

@@ -123,7 +123,7 @@ syscalls! {
     32 dup(fd: Fd) => crate::vfs::syscalls_fd::sys_dup, "full";
     33 dup2(oldfd: Fd, newfd: Fd) => crate::vfs::syscalls_fd::sys_dup2, "full";
     34 pause();
-    35 nanosleep(req: Ptr, rem: Ptr);
+    35 nanosleep(req: Ptr, rem: Ptr) => crate::time::syscalls::sys_nanosleep, "full";
     36 getitimer(which: Int, value: Ptr);
     37 alarm(seconds: UInt);
     38 setitimer(which: Int, value: Ptr, old: Ptr);
@@ -184,7 +184,7 @@ syscalls! {
     93 fchown(fd: Fd, uid: Int, gid: Int);
     94 lchown(path: Path, uid: Int, gid: Int);
     95 umask(mask: Oct);
-    96 gettimeofday(tv: Ptr, tz: Ptr);
+    96 gettimeofday(tv: Ptr, tz: Ptr) => crate::time::syscalls::sys_gettimeofday, "full";
     97 getrlimit(resource: Int, rlim: Ptr);
     98 getrusage(who: Int, usage: Ptr);
     99 sysinfo(info: Ptr);
@@ -252,7 +252,7 @@ syscalls! {
     161 chroot(path: Path);
     162 sync();
     163 acct(path: Path);
-    164 settimeofday(tv: Ptr, tz: Ptr);
+    164 settimeofday(tv: Ptr, tz: Ptr) => crate::time::syscalls::sys_settimeofday, "always EPERM: the clock is the host's";
     165 mount(source: Path, target: Path, fstype: Path, flags: Hex, data: Ptr);
     166 umount2(target: Path, flags: Hex);
     167 swapon(a: Hex, b: Hex, c: Hex, d: Hex, e: Hex, f: Hex);
@@ -289,7 +289,7 @@ syscalls! {
     198 lremovexattr(path: Path, name: Path);
     199 fremovexattr(fd: Fd, name: Path);
     200 tkill(tid: Int, sig: Sig);
-    201 time(tloc: Ptr);
+    201 time(tloc: Ptr) => crate::time::syscalls::sys_time, "full";
     202 futex(uaddr: Ptr, op: Hex, val: UInt, timeout: Ptr, uaddr2: Ptr, val3: UInt);
     203 sched_setaffinity(pid: Int, len: UInt, mask: Ptr);
     204 sched_getaffinity(pid: Int, len: UInt, mask: Ptr);
@@ -315,10 +315,10 @@ syscalls! {
     224 timer_gettime(timerid: Int, value: Ptr);
     225 timer_getoverrun(timerid: Int);
     226 timer_delete(timerid: Int);
-    227 clock_settime(clock: Int, ts: Ptr);
-    228 clock_gettime(clock: Int, ts: Ptr);
-    229 clock_getres(clock: Int, ts: Ptr);
-    230 clock_nanosleep(clock: Int, flags: Hex, req: Ptr, rem: Ptr);
+    227 clock_settime(clock: Int, ts: Ptr) => crate::time::syscalls::sys_clock_settime, "always EPERM: the clock is the host's";
+    228 clock_gettime(clock: Int, ts: Ptr) => crate::time::syscalls::sys_clock_gettime, "full";
+    229 clock_getres(clock: Int, ts: Ptr) => crate::time::syscalls::sys_clock_getres, "full";
+    230 clock_nanosleep(clock: Int, flags: Hex, req: Ptr, rem: Ptr) => crate::time::syscalls::sys_clock_nanosleep, "full";
     231 exit_group(status: Int);
     232 epoll_wait(epfd: Fd, events: Ptr, max: Int, timeout: Int) => crate::fs::epoll::syscalls::sys_epoll_wait, "full; EPOLLEXCLUSIVE wakes every waiter";
     233 epoll_ctl(epfd: Fd, op: Int, fd: Fd, event: Ptr) => crate::fs::epoll::syscalls::sys_epoll_ctl, "full";
@@ -371,11 +371,11 @@ syscalls! {
     280 utimensat(dirfd: Fd, path: Path, times: Ptr, flags: Hex);
     281 epoll_pwait(epfd: Fd, events: Ptr, max: Int, timeout: Int, sigmask: Ptr, sigsetsize: Size) => crate::fs::epoll::syscalls::sys_epoll_pwait, "full";
     282 signalfd(fd: Fd, mask: Ptr, sigsetsize: Size);
-    283 timerfd_create(clock: Int, flags: Hex);
+    283 timerfd_create(clock: Int, flags: Hex) => crate::fs::timerfd::sys_timerfd_create, "full";
     284 eventfd(initval: UInt) => crate::fs::eventfd::sys_eventfd, "full";
     285 fallocate(fd: Fd, mode: Hex, offset: Int, len: Int);
-    286 timerfd_settime(fd: Fd, flags: Hex, new: Ptr, old: Ptr);
-    287 timerfd_gettime(fd: Fd, value: Ptr);
+    286 timerfd_settime(fd: Fd, flags: Hex, new: Ptr, old: Ptr) => crate::fs::timerfd::sys_timerfd_settime, "full; the clock cannot be set, so TFD_TIMER_CANCEL_ON_SET never fires";
+    287 timerfd_gettime(fd: Fd, value: Ptr) => crate::fs::timerfd::sys_timerfd_gettime, "full";
     288 accept4(fd: Fd, addr: Ptr, len: Ptr, flags: Hex);
     289 signalfd4(fd: Fd, mask: Ptr, sigsetsize: Size, flags: Hex);
     290 eventfd2(initval: UInt, flags: Hex) => crate::fs::eventfd::sys_eventfd2, "full";

@@ -38,6 +38,34 @@ impl Clocks {
         let host = host_ns(rustix::time::ClockId::Realtime);
         Realtime(host.saturating_add(self.realtime_offset_ns.load(Ordering::Relaxed)))
     }
+    /// CLOCK_MONOTONIC_RAW: shifted as the monotonic clock is.
+    pub fn monotonic_raw_ns(&self) -> i64 {
+        self.shifted(rustix::time::ClockId::MonotonicRaw, &self.monotonic_offset_ns)
+    }
+    /// CLOCK_MONOTONIC_COARSE.
+    pub fn monotonic_coarse_ns(&self) -> i64 {
+        self.shifted(rustix::time::ClockId::MonotonicCoarse, &self.monotonic_offset_ns)
+    }
+    /// CLOCK_REALTIME_COARSE.
+    pub fn realtime_coarse_ns(&self) -> i64 {
+        self.shifted(rustix::time::ClockId::RealtimeCoarse, &self.realtime_offset_ns)
+    }
+    /// CLOCK_BOOTTIME: shifted as the monotonic clock is, so that it is never behind it.
+    pub fn boottime_ns(&self) -> i64 {
+        self.shifted(rustix::time::ClockId::Boottime, &self.monotonic_offset_ns)
+    }
+    /// CLOCK_TAI.
+    pub fn tai_ns(&self) -> i64 {
+        let offset = self.realtime_offset_ns.load(Ordering::Relaxed);
+        match rustix::time::clock_gettime_dynamic(rustix::time::DynamicClockId::Tai) {
+            Ok(t) => t.tv_sec.saturating_mul(1_000_000_000).saturating_add(t.tv_nsec).saturating_add(offset),
+            // Every kernel since 3.10 has it; without leap seconds it is the real time.
+            Err(_) => self.realtime().0,
+        }
+    }
+    fn shifted(&self, clock: rustix::time::ClockId, offset: &AtomicI64) -> i64 {
+        host_ns(clock).saturating_add(offset.load(Ordering::Relaxed))
+    }
     /// CLOCK_REALTIME minus CLOCK_MONOTONIC now, in nanoseconds.
     pub fn monotonic_to_realtime_ns(&self) -> i64 {
         self.realtime().0.saturating_sub(self.monotonic().0 as i64)

@@ -4,5 +4,13 @@
 //! that a restore sets so that the guest never sees it go back.
 
 pub mod clock;
+mod clock_id;
+mod cpu;
+pub mod service;
+mod sleep;
+pub mod syscalls;
+pub mod timer;
 
 pub use clock::{Clocks, Monotonic, Realtime};
+pub use clock_id::ClockId;
+pub use service::TimerService;

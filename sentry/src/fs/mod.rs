@@ -9,8 +9,8 @@ pub mod pipe;
 pub mod poll;
 pub mod pseudo;
 pub mod sys;
-pub mod tmpfs;
 pub mod timerfd;
+pub mod tmpfs;
 pub mod tty;
 
 /// A write to a pipe or socket that nobody reads: SIGPIPE for the writing thread.

@@ -74,7 +74,13 @@ pub fn sys_timerfd_create(task: &CurrentTask, clock_id: i32, flags: u32) -> Sysc
 }
 
 /// `timerfd_settime(2)`
-pub fn sys_timerfd_settime(task: &CurrentTask, fd: Fd, flags: u32, new: UserAddr, old: UserAddr) -> SyscallResult {
+pub fn sys_timerfd_settime(
+    task: &CurrentTask,
+    fd: Fd,
+    flags: u32,
+    new: UserAddr,
+    old: UserAddr,
+) -> SyscallResult {
     let spec: Itimerspec = task.read_object(new)?;
     if flags & !(TFD_TIMER_ABSTIME | TFD_TIMER_CANCEL_ON_SET) != 0 {
         return Err(Errno::EINVAL.into());
@@ -146,7 +152,10 @@ impl TimerFd {
 
 impl State {
     fn spec(&self, now: i64) -> Itimerspec {
-        Itimerspec { interval: Timespec::from_nanos(self.schedule.interval_ns), value: self.schedule.left(now) }
+        Itimerspec {
+            interval: Timespec::from_nanos(self.schedule.interval_ns),
+            value: self.schedule.left(now),
+        }
     }
 }
 

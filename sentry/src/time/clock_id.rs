@@ -43,9 +43,7 @@ impl ClockId {
     /// EINVAL where there is no such clock. Negative numbers hold a process or thread id, or a descriptor (PTP clocks,
     /// which a sandbox has none of).
     pub fn from_raw(raw: i32) -> Result<ClockId, Errno> {
-        let own = |per_thread| {
-            Ok(ClockId::Cpu(CpuClockId { pid: 0, per_thread, kind: CpuKind::Sched }))
-        };
+        let own = |per_thread| Ok(ClockId::Cpu(CpuClockId { pid: 0, per_thread, kind: CpuKind::Sched }));
         match raw {
             libc::CLOCK_REALTIME => Ok(ClockId::Timer(TimerClock::Realtime)),
             libc::CLOCK_MONOTONIC => Ok(ClockId::Timer(TimerClock::Monotonic)),

@@ -51,7 +51,9 @@ pub fn sys_clock_nanosleep(
         // The host's clock may have been set in the meantime: the deadline is worked out again at each look.
         let deadline = match clock {
             TimerClock::Monotonic => deadline,
-            _ => read_span(task, request).map_or(deadline, |at| clock.to_monotonic(&task.kernel().clocks, at)),
+            _ => {
+                read_span(task, request).map_or(deadline, |at| clock.to_monotonic(&task.kernel().clocks, at))
+            }
         };
         return sleep_until(task, deadline, OnInterrupt::Restart);
     }

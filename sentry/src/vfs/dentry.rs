@@ -24,8 +24,8 @@ pub struct Dentry {
     /// Cached children by name; also the lock under which this directory changes.
     pub children: Mutex<Children>,
     unlinked: AtomicBool,
-    /// O_TMPFILE with O_EXCL: never to be given a name.
-    no_link: AtomicBool,
+    /// Of a file made by O_TMPFILE: it may be given a name though it has none.
+    linkable: AtomicBool,
     /// How many mounts sit on this dentry, in any namespace: spares the mount table on most steps of a walk.
     pub mounted: AtomicU32,
 }
@@ -52,7 +52,7 @@ impl Dentry {
             place: Mutex::new(Level::Leaf, Place { name: name.into(), parent }),
             children: Mutex::new(Level::Dentry, HashMap::new()),
             unlinked: AtomicBool::new(false),
-            no_link: AtomicBool::new(false),
+            linkable: AtomicBool::new(false),
             mounted: AtomicU32::new(0),
         })
     }
@@ -77,11 +77,11 @@ impl Dentry {
         self.unlinked.store(true, Ordering::Release);
     }
 
-    pub fn may_link(&self) -> bool {
-        !self.no_link.load(Ordering::Acquire)
+    pub fn is_linkable(&self) -> bool {
+        self.linkable.load(Ordering::Acquire)
     }
-    pub fn forbid_link(&self) {
-        self.no_link.store(true, Ordering::Release);
+    pub fn set_linkable(&self) {
+        self.linkable.store(true, Ordering::Release);
     }
 
     /// The child called `name`: from the cache, or from the file system. ENOENT where there is none.

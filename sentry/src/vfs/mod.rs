@@ -12,6 +12,7 @@
 //!
 //! Permissions are checked here, from attributes, never by file systems.
 
+pub mod attr;
 pub mod dentry;
 pub mod fd_table;
 pub mod file;
@@ -19,14 +20,18 @@ pub mod inode;
 pub mod io;
 pub mod locks;
 pub mod mount;
+pub mod namei;
 pub mod open;
 pub mod perm;
 pub mod rw;
 mod special;
+pub mod syscalls_attr;
 pub mod syscalls_fd;
 pub mod syscalls_open;
+pub mod syscalls_path;
 pub mod syscalls_rw;
 pub mod syscalls_stat;
+pub mod syscalls_xattr;
 pub mod walk;
 
 pub use dentry::Dentry;

@@ -201,8 +201,8 @@ fn open_unnamed(
     // Shown as Linux shows it: `/dir/#INO (deleted)`.
     let dentry = Dentry::new_child(&dir.dentry, format!("#{}", made.ino).as_bytes(), made);
     dentry.set_unlinked();
-    if how.flags.contains(OpenFlags::EXCL) {
-        dentry.forbid_link();
+    if !how.flags.contains(OpenFlags::EXCL) {
+        dentry.set_linkable();
     }
     finish(task, Path::new(dir.mount.clone(), dentry), how.flags, true)
 }

@@ -1,0 +1,368 @@
+//! Changes to directories: make, link, remove and rename entries (Linux's `fs/namei.c`).
+//!
+//! A directory changes under its dentry's `children` lock. A directory that is to be removed is locked too (parent first),
+//! so that nobody adds to it meanwhile. A rename across directories holds the file system's rename lock, under which the
+//! tree keeps its shape, and locks the higher directory first.
+
+use std::sync::Arc;
+
+use quicksand_abi::Errno;
+
+use super::dentry::{Children, Dentry};
+use super::inode::{DeviceId, FileKind, Inode, NewNode, Rename};
+use super::mount::Path;
+use super::perm::{self, Access};
+use super::walk::{Last, NameBuf, WalkFlags, Walker};
+use crate::sync::MutexGuard;
+use crate::syscalls::Fd;
+use crate::task::credentials::Caps;
+use crate::task::{Credentials, CurrentTask};
+
+/// What `mkdir`, `mknod` and `symlink` make.
+#[derive(Clone, Copy, Debug)]
+pub struct NewEntry<'a> {
+    pub node: &'a NewNode<'a>,
+    /// Before the umask.
+    pub mode: u32,
+}
+
+fn kind_of(node: &NewNode<'_>) -> FileKind {
+    match node {
+        NewNode::Regular => FileKind::Regular,
+        NewNode::Directory => FileKind::Directory,
+        NewNode::Symlink(_) => FileKind::Symlink,
+        NewNode::Fifo => FileKind::Fifo,
+        NewNode::Socket => FileKind::Socket,
+        NewNode::CharDevice(_) => FileKind::CharDevice,
+        NewNode::BlockDevice(_) => FileKind::BlockDevice,
+    }
+}
+
+/// Makes a node at `path`; the place it got. EEXIST where something is there. (`bind(2)` of a Unix socket uses it, too.)
+pub fn create(task: &CurrentTask, dirfd: Fd, path: &[u8], new: NewEntry<'_>) -> Result<Path, Errno> {
+    let umask = task.fs().umask();
+    let creds = task.creds();
+    let kind = kind_of(new.node);
+    let is_dir = kind == FileKind::Directory;
+    add_entry(task, dirfd, path, is_dir, |dir, name| {
+        perm::may_create(&creds, dir)?;
+        if is_device(new.node) && !creds.has(Caps::MKNOD) {
+            return Err(Errno::EPERM);
+        }
+        let inode = &dir.dentry.inode;
+        let mode = if kind == FileKind::Symlink { 0o777 } else { new.mode & !umask };
+        let owner = perm::new_owner(&creds, &inode.attr()?, kind, mode);
+        inode.ops.create(inode, name, new.node.clone(), owner)
+    })
+}
+
+/// A device that only CAP_MKNOD may make. Everybody may make the device 0:0, which is no device (a whiteout).
+fn is_device(node: &NewNode<'_>) -> bool {
+    match node {
+        NewNode::CharDevice(dev) => *dev != DeviceId::default(),
+        NewNode::BlockDevice(_) => true,
+        _ => false,
+    }
+}
+
+/// Walks to where a new entry goes (`filename_create`) and lets `make` add it, with the directory locked.
+fn add_entry(
+    task: &CurrentTask,
+    dirfd: Fd,
+    path: &[u8],
+    is_dir: bool,
+    make: impl FnOnce(&Path, &[u8]) -> Result<Arc<Inode>, Errno>,
+) -> Result<Path, Errno> {
+    let mut walker = Walker::new(task, dirfd, path, WalkFlags::empty())?;
+    let Last::Name { name, trailing_slash } = walker.parent()? else { return Err(Errno::EEXIST) };
+    let dir = walker.at;
+    let mut children = dir.dentry.children.lock();
+    match dir.dentry.lookup_locked(&mut children, &name, Some(task)) {
+        Ok(_) => return Err(Errno::EEXIST),
+        Err(Errno::ENOENT) if trailing_slash && !is_dir => return Err(Errno::ENOENT),
+        Err(Errno::ENOENT) => {}
+        Err(e) => return Err(e),
+    }
+    perm::want_write(&dir)?;
+    let inode = make(&dir, &name)?;
+    let dentry = Dentry::new_child(&dir.dentry, &name, inode);
+    remember(&dir.dentry, &mut children, &name, &dentry);
+    drop(children);
+    Ok(Path::new(dir.mount, dentry))
+}
+
+fn remember(dir: &Arc<Dentry>, children: &mut Children, name: &[u8], dentry: &Arc<Dentry>) {
+    if dir.inode.ops.cache_children() {
+        children.insert(name.into(), dentry.clone());
+    }
+}
+
+/// `linkat(2)`: a new name at `path` for the file at `old`.
+pub fn link(task: &CurrentTask, old: &Path, dirfd: Fd, path: &[u8]) -> Result<(), Errno> {
+    let creds = task.creds();
+    let target = &old.dentry.inode;
+    add_entry(task, dirfd, path, false, |dir, name| {
+        if !Arc::ptr_eq(&dir.mount, &old.mount) {
+            return Err(Errno::EXDEV);
+        }
+        perm::may_create(&creds, dir)?;
+        if target.is_dir() {
+            return Err(Errno::EPERM);
+        }
+        if target.attr()?.nlink == 0 && !old.dentry.is_linkable() {
+            return Err(Errno::ENOENT);
+        }
+        let inode = &dir.dentry.inode;
+        inode.ops.link(inode, name, target)?;
+        Ok(target.clone())
+    })?;
+    Ok(())
+}
+
+/// `unlink(2)`.
+pub fn unlink(task: &CurrentTask, dirfd: Fd, path: &[u8]) -> Result<(), Errno> {
+    let mut walker = Walker::new(task, dirfd, path, WalkFlags::empty())?;
+    let Last::Name { name, trailing_slash } = walker.parent()? else { return Err(Errno::EISDIR) };
+    let dir = walker.at;
+    let mut children = dir.dentry.children.lock();
+    perm::want_write(&dir)?;
+    let victim = dir.dentry.lookup_locked(&mut children, &name, Some(task))?;
+    if trailing_slash {
+        return Err(if victim.inode.is_dir() { Errno::EISDIR } else { Errno::ENOTDIR });
+    }
+    let inode = &dir.dentry.inode;
+    perm::may_delete(&task.creds(), inode, &victim.inode, false)?;
+    not_mounted(&victim)?;
+    inode.ops.unlink(inode, &name, &victim.inode)?;
+    children.remove(&*name);
+    victim.set_unlinked();
+    drop(children);
+    // The last reference may take a while to go: not under the lock.
+    drop(victim);
+    Ok(())
+}
+
+/// `rmdir(2)`.
+pub fn rmdir(task: &CurrentTask, dirfd: Fd, path: &[u8]) -> Result<(), Errno> {
+    let mut walker = Walker::new(task, dirfd, path, WalkFlags::empty())?;
+    let name = match walker.parent()? {
+        Last::Name { name, .. } => name,
+        Last::Dot => return Err(Errno::EINVAL),
+        Last::DotDot => return Err(Errno::ENOTEMPTY),
+        Last::Root => return Err(Errno::EBUSY),
+    };
+    let dir = walker.at;
+    let mut children = dir.dentry.children.lock();
+    perm::want_write(&dir)?;
+    let victim = dir.dentry.lookup_locked(&mut children, &name, Some(task))?;
+    let inode = &dir.dentry.inode;
+    perm::may_delete(&task.creds(), inode, &victim.inode, true)?;
+    not_mounted(&victim)?;
+    {
+        // Below the directory already locked, so nobody waits the other way round.
+        let mut below = victim.children.lock_second();
+        inode.ops.rmdir(inode, &name, &victim.inode)?;
+        below.clear();
+        victim.set_unlinked();
+    }
+    children.remove(&*name);
+    drop(children);
+    drop(victim);
+    Ok(())
+}
+
+/// What is a mount point stays.
+fn not_mounted(dentry: &Dentry) -> Result<(), Errno> {
+    if dentry.mounted.load(std::sync::atomic::Ordering::Acquire) > 0 { Err(Errno::EBUSY) } else { Ok(()) }
+}
+
+bitflags::bitflags! {
+    /// RENAME_ flags.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct RenameFlags: u32 {
+        const NOREPLACE = 1;
+        const EXCHANGE = 2;
+    }
+}
+
+/// Two directories of one file system, locked; one lock where they are the same.
+struct Locked<'a> {
+    first: MutexGuard<'a, Children>,
+    second: Option<MutexGuard<'a, Children>>,
+    old_is_first: bool,
+}
+
+impl<'a> Locked<'a> {
+    /// The caller holds the file system's rename lock where the two differ.
+    fn new(old: &'a Arc<Dentry>, new: &'a Arc<Dentry>) -> Locked<'a> {
+        if Arc::ptr_eq(old, new) {
+            return Locked { first: old.children.lock(), second: None, old_is_first: true };
+        }
+        // The higher one first; unrelated ones in the order of their inodes. Other lockers of two take parent and child.
+        let old_is_first = new.is_below(old) || (!old.is_below(new) && old.inode.id < new.inode.id);
+        let (a, b) = if old_is_first { (old, new) } else { (new, old) };
+        let first = a.children.lock();
+        Locked { first, second: Some(b.children.lock_second()), old_is_first }
+    }
+    fn old(&mut self) -> &mut Children {
+        match (&mut self.second, self.old_is_first) {
+            (Some(second), false) => second,
+            _ => &mut self.first,
+        }
+    }
+    fn new_dir(&mut self) -> &mut Children {
+        match (&mut self.second, self.old_is_first) {
+            (Some(second), true) => second,
+            _ => &mut self.first,
+        }
+    }
+}
+
+/// A directory and an entry of it, as a path named them.
+struct Entry {
+    dir: Path,
+    name: NameBuf,
+    trailing_slash: bool,
+}
+
+fn entry(task: &CurrentTask, dirfd: Fd, path: &[u8], otherwise: Errno) -> Result<Entry, Errno> {
+    let mut walker = Walker::new(task, dirfd, path, WalkFlags::empty())?;
+    match walker.parent()? {
+        Last::Name { name, trailing_slash } => Ok(Entry { dir: walker.at, name, trailing_slash }),
+        _ => Err(otherwise),
+    }
+}
+
+/// `renameat2(2)`.
+pub fn rename(
+    task: &CurrentTask,
+    old_fd: Fd,
+    old_path: &[u8],
+    new_fd: Fd,
+    new_path: &[u8],
+    flags: RenameFlags,
+) -> Result<(), Errno> {
+    let no_replace = flags.contains(RenameFlags::NOREPLACE);
+    // Both paths are walked before either is judged.
+    let old = entry(task, old_fd, old_path, Errno::EBUSY);
+    if let Err(e) = &old
+        && *e != Errno::EBUSY
+    {
+        return Err(*e);
+    }
+    let new = entry(task, new_fd, new_path, if no_replace { Errno::EEXIST } else { Errno::EBUSY });
+    if let (Err(e), Err(_)) = (&old, &new) {
+        return Err(*e);
+    }
+    let (old, new) = (old?, new?);
+    if !Arc::ptr_eq(&old.dir.mount, &new.dir.mount) {
+        return Err(Errno::EXDEV);
+    }
+    perm::want_write(&old.dir)?;
+    let (old_dir, new_dir) = (&old.dir.dentry, &new.dir.dentry);
+    let across = !Arc::ptr_eq(old_dir, new_dir);
+    let _rename = across.then(|| old_dir.inode.sb.rename.lock());
+    let mut locked = Locked::new(old_dir, new_dir);
+    let moved = old_dir.lookup_locked(locked.old(), &old.name, Some(task))?;
+    let replaced = match new_dir.lookup_locked(locked.new_dir(), &new.name, Some(task)) {
+        Ok(dentry) => Some(dentry),
+        Err(Errno::ENOENT) => None,
+        Err(e) => return Err(e),
+    };
+    check_rename(task, &old, &new, &moved, replaced.as_ref(), flags)?;
+    if let Some(replaced) = &replaced
+        && Arc::ptr_eq(&replaced.inode, &moved.inode)
+    {
+        return Ok(());
+    }
+    not_mounted(&moved)?;
+    if let Some(replaced) = &replaced {
+        not_mounted(replaced)?;
+    }
+    let exchange = flags.contains(RenameFlags::EXCHANGE);
+    // A directory that goes away is locked, as in rmdir: it is below one of the two.
+    let goes = replaced.as_ref().filter(|r| !exchange && r.inode.is_dir());
+    let mut goes_children = goes.map(|r| r.children.lock_second());
+    let what = Rename {
+        name: &old.name,
+        moved: &moved.inode,
+        new_dir: &new_dir.inode,
+        new_name: &new.name,
+        replaced: replaced.as_ref().map(|r| &r.inode),
+        exchange,
+    };
+    old_dir.inode.ops.rename(&old_dir.inode, &what)?;
+    locked.old().remove(&*old.name);
+    moved.set_place(new_dir, &new.name);
+    match &replaced {
+        Some(other) if exchange => {
+            other.set_place(old_dir, &old.name);
+            remember(old_dir, locked.old(), &old.name, other);
+        }
+        Some(gone) => {
+            if let Some(children) = &mut goes_children {
+                children.clear();
+            }
+            gone.set_unlinked();
+        }
+        None => {}
+    }
+    drop(goes_children);
+    remember(new_dir, locked.new_dir(), &new.name, &moved);
+    drop(locked);
+    Ok(())
+}
+
+/// Everything that Linux checks before the file system is asked, in its order.
+fn check_rename(
+    task: &CurrentTask,
+    old: &Entry,
+    new: &Entry,
+    moved: &Arc<Dentry>,
+    replaced: Option<&Arc<Dentry>>,
+    flags: RenameFlags,
+) -> Result<(), Errno> {
+    let exchange = flags.contains(RenameFlags::EXCHANGE);
+    if replaced.is_some() && flags.contains(RenameFlags::NOREPLACE) {
+        return Err(Errno::EEXIST);
+    }
+    if exchange {
+        let other = replaced.ok_or(Errno::ENOENT)?;
+        if !other.inode.is_dir() && new.trailing_slash {
+            return Err(Errno::ENOTDIR);
+        }
+    }
+    let is_dir = moved.inode.is_dir();
+    if !is_dir && (old.trailing_slash || (!exchange && new.trailing_slash)) {
+        return Err(Errno::ENOTDIR);
+    }
+    let (old_dir, new_dir) = (&old.dir.dentry, &new.dir.dentry);
+    if new_dir.is_below(moved) {
+        return Err(Errno::EINVAL);
+    }
+    if let Some(replaced) = replaced
+        && old_dir.is_below(replaced)
+    {
+        return Err(if exchange { Errno::EINVAL } else { Errno::ENOTEMPTY });
+    }
+    if replaced.is_some_and(|r| Arc::ptr_eq(&r.inode, &moved.inode)) {
+        return Ok(());
+    }
+    let creds: &Credentials = &task.creds();
+    perm::may_delete(creds, &old_dir.inode, &moved.inode, is_dir)?;
+    match replaced {
+        None => perm::may_create(creds, &new.dir)?,
+        Some(r) if exchange => perm::may_delete(creds, &new_dir.inode, &r.inode, r.inode.is_dir())?,
+        Some(r) => perm::may_delete(creds, &new_dir.inode, &r.inode, is_dir)?,
+    }
+    // A directory that gets another parent changes itself: its `..`.
+    if !Arc::ptr_eq(old_dir, new_dir) {
+        if is_dir {
+            perm::check(creds, &moved.inode, Access::WRITE)?;
+        }
+        if let Some(other) = replaced.filter(|r| exchange && r.inode.is_dir()) {
+            perm::check(creds, &other.inode, Access::WRITE)?;
+        }
+    }
+    Ok(())
+}

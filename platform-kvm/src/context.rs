@@ -23,6 +23,7 @@ const PATIENCE: u32 = 3;
 /// Retries of one instruction after which guest and host evidently disagree about a page.
 const MAX_RETRIES: u32 = 10_000;
 
+const INVALID_OPCODE: u8 = 6;
 const GENERAL_PROTECTION: u8 = 13;
 
 /// Page-fault error code bits.
@@ -282,7 +283,8 @@ impl KvmContext {
                 }
                 Stop::Trap { vector, error_code, dr6 } => {
                     count(&counters.traps);
-                    return Ok(Exit::Trap(Trap { vector, error_code, dr6 }));
+                    let trap = Trap { vector, error_code, dr6 };
+                    return Ok(Exit::Trap(software_interrupt(space, regs.rip, trap).unwrap_or(trap)));
                 }
                 Stop::Interrupted => {
                     if self.state.is_kicked() {
@@ -309,6 +311,16 @@ impl KvmContext {
             }
         }
     }
+}
+
+/// `int n` with a gate that ring 3 may not use is a #GP that names the gate. Where KVM emulates instructions that fault
+/// in ring 3 it gives #UD instead, which no processor raises for `int n`; then this is what it should have been.
+fn software_interrupt(space: &KvmSpace, rip: u64, trap: Trap) -> Option<Trap> {
+    let mut code = [0; 2];
+    if trap.vector != INVALID_OPCODE || space.read_guest(UserAddr(rip), &mut code).is_err() || code[0] != 0xcd {
+        return None;
+    }
+    Some(Trap { vector: GENERAL_PROTECTION, error_code: u32::from(code[1]) << 3 | 2, dr6: 0 })
 }
 
 impl Drop for KvmContext {

@@ -133,9 +133,6 @@ impl PageTable {
         self.root
     }
 
-    pub(crate) fn page_count(&self) -> usize {
-        self.pages.len()
-    }
 
     /// The last-level table that covers `va`, if there is one.
     pub(crate) fn leaf<'w>(&self, window: &'w Window, va: u64) -> Option<&'w [AtomicU64; 512]> {

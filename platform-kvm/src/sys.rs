@@ -10,7 +10,7 @@ use std::ptr::NonNull;
 
 use kvm_bindings::{
     KVMIO, kvm_cpuid_entry2, kvm_debugregs, kvm_msr_entry, kvm_run, kvm_sregs, kvm_userspace_memory_region,
-    kvm_xcr, kvm_xcrs, kvm_xsave,
+    kvm_vcpu_events, kvm_xcr, kvm_xcrs, kvm_xsave,
 };
 
 const fn io(nr: u64) -> u64 {
@@ -38,6 +38,8 @@ const KVM_RUN: u64 = io(0x80);
 const KVM_GET_SREGS: u64 = ior(0x83, size_of::<kvm_sregs>());
 const KVM_SET_MSRS: u64 = iow(0x89, 8);
 const KVM_SET_CPUID2: u64 = iow(0x90, 8);
+const KVM_GET_VCPU_EVENTS: u64 = ior(0x9f, size_of::<kvm_vcpu_events>());
+const KVM_SET_VCPU_EVENTS: u64 = iow(0xa0, size_of::<kvm_vcpu_events>());
 const KVM_GET_DEBUGREGS: u64 = ior(0xa1, size_of::<kvm_debugregs>());
 const KVM_SET_DEBUGREGS: u64 = iow(0xa2, size_of::<kvm_debugregs>());
 const KVM_GET_XSAVE: u64 = ior(0xa4, size_of::<XsaveArea>());
@@ -257,6 +259,24 @@ impl VcpuFd {
     pub(crate) fn set_xsave(&self, area: &XsaveArea) -> io::Result<()> {
         // SAFETY: the request reads 4096 bytes and validates them.
         unsafe { ioctl(&self.fd, KVM_SET_XSAVE, &raw const *area as usize) }.map(drop)
+    }
+
+    /// Takes back an exception that KVM has queued but not delivered: vector and error code.
+    pub(crate) fn take_exception(&self) -> io::Result<Option<(u8, u32)>> {
+        let mut events = kvm_vcpu_events::default();
+        // SAFETY: the request fills in exactly this structure.
+        unsafe { ioctl(&self.fd, KVM_GET_VCPU_EVENTS, &raw mut events as usize)? };
+        let exception = events.exception;
+        if exception.injected == 0 && exception.pending == 0 {
+            return Ok(None);
+        }
+        (events.exception.injected, events.exception.pending) = (0, 0);
+        // Only what is always valid is written: no NMI, SIPI or SMM state.
+        events.flags = 0;
+        // SAFETY: the request reads exactly this structure.
+        unsafe { ioctl(&self.fd, KVM_SET_VCPU_EVENTS, &raw const events as usize)? };
+        let error_code = if exception.has_error_code != 0 { exception.error_code } else { 0 };
+        Ok(Some((exception.nr, error_code)))
     }
 
     /// Reads DR6 and sets it back to its idle value, as a debug-exception handler does.

@@ -87,6 +87,22 @@ pub(crate) struct Vcpu {
     in_ring0: bool,
 }
 
+/// Where ring 3 was.
+#[derive(Clone, Copy, Debug)]
+struct Frame {
+    rip: u64,
+    cs: u64,
+    rflags: u64,
+    rsp: u64,
+}
+
+impl Frame {
+    /// After the first half of a SYSCALL that did not change rings; see the module's documentation.
+    fn is_inside_syscall(&self) -> bool {
+        self.rip == SYSCALL_ENTRY && self.rflags & EFLAGS_IF == 0
+    }
+}
+
 fn segment(selector: u16, kind: u8, dpl: u8, code: bool) -> kvm_segment {
     kvm_segment {
         selector,
@@ -287,6 +303,23 @@ impl Vcpu {
         self.in_ring0 = self.sregs().cs.selector & 3 == 0;
         if !self.in_ring0 {
             let gprs = *self.gprs();
+            let cs = u64::from(self.sregs().cs.selector);
+            let frame = Frame { rip: gprs.rip, cs, rflags: gprs.rflags, rsp: gprs.rsp };
+            if stop == Stop::Interrupted {
+                if frame.is_inside_syscall() {
+                    // Whatever is queued is the fault at the entry.
+                    self.fd.take_exception().map_err(broken("KVM_SET_VCPU_EVENTS"))?;
+                    return Ok(self.syscall(regs, &gprs, gprs.rsp));
+                }
+                // An exception that KVM has accepted but not delivered is part of the state: it is reported now, or it
+                // would hit whatever the thread does next.
+                if let Some((vector, error_code)) =
+                    self.fd.take_exception().map_err(broken("KVM_SET_VCPU_EVENTS"))?
+                {
+                    let addr = self.fd.sregs().map_err(broken("KVM_GET_SREGS"))?.cr2;
+                    return self.exception(regs, vector, error_code, addr, frame);
+                }
+            }
             self.save(regs, &gprs);
             (regs.rip, regs.rsp, regs.eflags) = (gprs.rip, gprs.rsp, user_flags(gprs.rflags));
             return Ok(stop);
@@ -321,14 +354,27 @@ impl Vcpu {
             return self.in_supervisor(regs, vector, rip, rsp);
         }
         let addr = self.sregs().cr2;
-        if vector == PAGE_FAULT && rip == SYSCALL_ENTRY && addr == SYSCALL_ENTRY && rflags & EFLAGS_IF == 0 {
-            return Ok(self.syscall(regs, &gprs, rsp));
+        self.exception(regs, vector, error_code, addr, Frame { rip, cs, rflags, rsp })
+    }
+
+    /// An exception in ring 3.
+    fn exception(
+        &mut self,
+        regs: &mut Registers,
+        vector: u8,
+        error_code: u32,
+        addr: u64,
+        frame: Frame,
+    ) -> Result<Stop, Broken> {
+        let gprs = *self.gprs();
+        if vector == PAGE_FAULT && addr == SYSCALL_ENTRY && frame.is_inside_syscall() {
+            return Ok(self.syscall(regs, &gprs, frame.rsp));
         }
         self.save(regs, &gprs);
-        (regs.rip, regs.rsp, regs.eflags) = (rip, rsp, user_flags(rflags));
-        if cs != u64::from(USER_CS) {
+        (regs.rip, regs.rsp, regs.eflags) = (frame.rip, frame.rsp, user_flags(frame.rflags));
+        if frame.cs != u64::from(USER_CS) {
             // A far jump to a code segment that the host's own tables have: not in this guest's.
-            return Ok(Stop::Trap { vector: 13, error_code: cs as u32 & 0xfff8, dr6: 0 });
+            return Ok(Stop::Trap { vector: 13, error_code: frame.cs as u32 & 0xfff8, dr6: 0 });
         }
         Ok(match vector {
             PAGE_FAULT => Stop::PageFault { addr, error_code },

@@ -317,7 +317,8 @@ impl KvmContext {
 /// in ring 3 it gives #UD instead, which no processor raises for `int n`; then this is what it should have been.
 fn software_interrupt(space: &KvmSpace, rip: u64, trap: Trap) -> Option<Trap> {
     let mut code = [0; 2];
-    if trap.vector != INVALID_OPCODE || space.read_guest(UserAddr(rip), &mut code).is_err() || code[0] != 0xcd {
+    if trap.vector != INVALID_OPCODE || space.read_guest(UserAddr(rip), &mut code).is_err() || code[0] != 0xcd
+    {
         return None;
     }
     Some(Trap { vector: GENERAL_PROTECTION, error_code: u32::from(code[1]) << 3 | 2, dr6: 0 })

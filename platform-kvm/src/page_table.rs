@@ -133,7 +133,6 @@ impl PageTable {
         self.root
     }
 
-
     /// The last-level table that covers `va`, if there is one.
     pub(crate) fn leaf<'w>(&self, window: &'w Window, va: u64) -> Option<&'w [AtomicU64; 512]> {
         let mut table = self.root;

@@ -161,7 +161,8 @@ pub fn threads_share_memory(platform: &dyn Platform) {
         for _ in 0..1000 {
             let mut word = guest.space.load_u32(UserAddr(DATA)).expect("load");
             loop {
-                let found = guest.space.compare_exchange_u32(UserAddr(DATA), word, word + 1).expect("exchange");
+                let found =
+                    guest.space.compare_exchange_u32(UserAddr(DATA), word, word + 1).expect("exchange");
                 if found == word {
                     break;
                 }

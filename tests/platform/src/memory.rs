@@ -53,7 +53,10 @@ pub fn protections(platform: &dyn Platform) {
         write.fault(DATA, Access::Write, FaultCause::Unmapped);
         read.restart();
         read.fault(DATA, Access::Read, FaultCause::Unmapped);
-        assert_eq!(read.space.read(UserAddr(DATA), &mut [0]), Err(MemFault { addr: UserAddr(DATA), done: 0 }));
+        assert_eq!(
+            read.space.read(UserAddr(DATA), &mut [0]),
+            Err(MemFault { addr: UserAddr(DATA), done: 0 })
+        );
 
         read.space.protect(range(DATA, PAGE), Prot::RW).expect("protect");
         assert_eq!(read.syscall(), 1);

@@ -252,7 +252,8 @@ pub fn hostile_extended_state(platform: &dyn Platform) {
         let mut state = vec![0xff; if round % 3 == 0 { len } else { (round * 97) % (2 * len) }];
         if round % 2 == 0 {
             for byte in &mut state {
-                pattern = pattern.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                pattern =
+                    pattern.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
                 *byte = (pattern >> 56) as u8;
             }
         }

@@ -4,7 +4,6 @@
 //! round, and medians with their spread (the 10th and the 90th percentile) are reported. `--record` puts the table, the
 //! raw figures and a chart into `docs/bench/`, the only place a claim about speed may point to.
 
-mod bundle;
 mod chart;
 mod memory;
 mod record;

@@ -1,12 +1,11 @@
 //! Cold starts: from the start of the command to its end; and what an idle sandbox keeps resident.
 
-use super::bundle;
 use super::record::{Figure, Report};
 use super::runners::{self, Runner};
 use super::stats::Spread;
 use super::{Options, memory};
 use crate::rootfs::{self, Kind};
-use crate::{process, setup};
+use crate::{bundle, process, setup};
 use anyhow::{Context, Result, bail};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -74,7 +73,7 @@ pub(super) fn measure(options: &Options) -> Result<Report> {
 
 fn workload(name: &'static str, kind: Kind, argv: &[&str], expected: &'static str) -> Result<Workload> {
     let dir = setup::work_dir("bench/bundles")?.join(name.replace(' ', "-"));
-    Ok(Workload { name, bundle: bundle::write(&dir, &rootfs::cached(kind)?, argv)?, expected })
+    Ok(Workload { name, bundle: bundle::write(&dir, &bundle::spec(&rootfs::cached(kind)?, argv))?, expected })
 }
 
 /// One start, in milliseconds; it must print what it should.
@@ -92,7 +91,7 @@ fn once(runner: &Runner, workload: &Workload, round: usize) -> Result<f64> {
 fn idle_memory(runners: &[Runner], rounds: usize, report: &mut Report) -> Result<()> {
     let dir = setup::work_dir("bench/bundles")?.join("idle");
     let root = rootfs::cached(Kind::Busybox)?;
-    let bundle = bundle::write(&dir, &root, &["/bin/sh", "-c", "echo idle; exec sleep 1000"])?;
+    let bundle = bundle::write(&dir, &bundle::spec(&root, &["/bin/sh", "-c", "echo idle; exec sleep 1000"]))?;
     for runner in runners.iter().filter(|runner| runner.is_sandbox()) {
         let mut samples = Vec::new();
         for round in 0..rounds {

@@ -2,9 +2,9 @@
 
 use super::record::{Figure, Report};
 use super::stats::Spread;
-use super::{Options, bundle, runners};
+use super::{Options, runners};
 use crate::build::{self, Linkage};
-use crate::{process, rootfs, setup};
+use crate::{bundle, process, rootfs, setup};
 use anyhow::{Result, bail};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -25,7 +25,7 @@ pub(super) fn measure(options: &Options) -> Result<Report> {
         "-O2",
     )?;
     let root = bundle::root_with(&program, &dir.join("root"))?;
-    let bundle = bundle::write(&dir.join("bundle"), &root, &["/usr/bin/syscall-bench"])?;
+    let bundle = bundle::write(&dir.join("bundle"), &bundle::spec(&root, &["/usr/bin/syscall-bench"]))?;
 
     let rounds = options.runs.unwrap_or(ROUNDS).max(1);
     let progress = crate::report::progress(rounds * runners.len());

@@ -102,10 +102,15 @@ impl Sandbox {
         &self.binary
     }
 
+    /// The global flags a test's sandboxes get.
+    pub(crate) fn flags(&self) -> Vec<String> {
+        vec!["--platform".to_owned(), self.platform.clone()]
+    }
+
     /// `quicksand … do PROGRAM`, to be given arguments and a folder to run in.
     pub(crate) fn command(&self, program: &Path) -> Command {
         let mut command = Command::new(&self.binary);
-        command.arg("--root").arg(&self.state).arg("--platform").arg(&self.platform).arg("do").arg(program);
+        command.arg("--root").arg(&self.state).args(self.flags()).arg("do").arg(program);
         command
     }
 }

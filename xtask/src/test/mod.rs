@@ -1,6 +1,10 @@
 //! `cargo xtask test`: the workspace's own tests, then programs that must behave in the sandbox as on the host.
 
+mod bad_input;
+mod console;
+mod container;
 mod engines;
+mod lifecycle;
 mod python;
 mod scripts;
 
@@ -26,6 +30,12 @@ pub(crate) struct Args {
     /// Only CPython's own tests
     #[arg(long)]
     python: bool,
+    /// Only the OCI commands, bad input, and an interactive shell
+    #[arg(long)]
+    containers: bool,
+    /// Only random system calls, for 20 seconds (`cargo xtask fuzz` for longer)
+    #[arg(long)]
+    fuzz: bool,
     /// Only the container engines
     #[arg(long)]
     engines: bool,
@@ -38,14 +48,16 @@ pub(crate) fn run(args: &Args) -> Result<bool> {
         return conformance::list(&args.select).map(|()| true);
     }
     setup::ensure(&[setup::BUILD, setup::TESTS])?;
-    let all = !(args.unit || args.conformance || args.scripts || args.python || args.engines);
+    let others =
+        args.conformance || args.scripts || args.python || args.containers || args.fuzz || args.engines;
+    let all = !(args.unit || others);
     let filter = args.select.filter.as_deref();
     let mut tally = Tally::default();
     if args.unit || all {
         heading("unit and integration tests");
         tally += cargo_tests()?;
     }
-    if args.unit && !(args.conformance || args.scripts || args.python || args.engines) {
+    if args.unit && !others {
         return finish(tally);
     }
     let sandbox = Sandbox::new(&args.select)?;
@@ -61,11 +73,38 @@ pub(crate) fn run(args: &Args) -> Result<bool> {
         heading("CPython's own tests: the sandbox against the host");
         tally += part(python::run(&sandbox, filter));
     }
+    if args.containers || all {
+        heading("containers: the OCI commands, bad input, an interactive shell");
+        tally += part(containers(&sandbox, filter));
+    }
+    if args.fuzz || all {
+        heading("random system calls");
+        tally += part(crate::fuzz::tally(&sandbox, FUZZ_SECONDS, 1));
+    }
     if args.engines || all {
         heading("container engines");
         tally += part(engines::run(&sandbox, filter));
     }
     finish(tally)
+}
+
+/// How long random calls are part of every test run.
+const FUZZ_SECONDS: u64 = 20;
+
+fn containers(sandbox: &Sandbox, filter: Option<&str>) -> Result<Tally> {
+    if !setup::is_root() {
+        println!("NOT RUN: containers with a spec of their own need root");
+        return Ok(Tally::skipped());
+    }
+    let checks: Vec<container::Check> = [lifecycle::CHECKS, bad_input::CHECKS, console::CHECKS]
+        .concat()
+        .into_iter()
+        .filter(|(name, _)| filter.is_none_or(|part| name.contains(part)))
+        .collect();
+    let runtime = container::Runtime::new(sandbox)?;
+    let tally = runtime.run(&checks);
+    runtime.end()?;
+    Ok(tally)
 }
 
 fn finish(tally: Tally) -> Result<bool> {

@@ -63,7 +63,7 @@ impl Schedule {
             self.next_ns = None;
             return 1;
         }
-        let times = now_ns.saturating_sub(next) / self.interval_ns + 1;
+        let times = (now_ns.saturating_sub(next) / self.interval_ns).saturating_add(1);
         self.next_ns = Some(next.saturating_add(times.saturating_mul(self.interval_ns)));
         times as u64
     }

@@ -8,6 +8,7 @@ pub mod ioctl;
 pub mod pipe;
 pub mod poll;
 pub mod pseudo;
+pub mod splice;
 pub mod sys;
 pub mod timerfd;
 pub mod tmpfs;

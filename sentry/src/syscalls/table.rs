@@ -128,7 +128,7 @@ syscalls! {
     37 alarm(seconds: UInt);
     38 setitimer(which: Int, value: Ptr, old: Ptr);
     39 getpid();
-    40 sendfile(out_fd: Fd, in_fd: Fd, offset: Ptr, count: Size);
+    40 sendfile(out_fd: Fd, in_fd: Fd, offset: Ptr, count: Size) => crate::fs::splice::syscalls::sys_sendfile, "full";
     41 socket(family: Int, type: Hex, protocol: Int);
     42 connect(fd: Fd, addr: Ptr, len: UInt);
     43 accept(fd: Fd, addr: Ptr, len: Ptr);
@@ -363,10 +363,10 @@ syscalls! {
     272 unshare(flags: Hex);
     273 set_robust_list(head: Ptr, len: Size);
     274 get_robust_list(pid: Int, head: Ptr, len: Ptr);
-    275 splice(in_fd: Fd, in_off: Ptr, out_fd: Fd, out_off: Ptr, len: Size, flags: Hex);
-    276 tee(in_fd: Fd, out_fd: Fd, len: Size, flags: Hex);
+    275 splice(in_fd: Fd, in_off: Ptr, out_fd: Fd, out_off: Ptr, len: Size, flags: Hex) => crate::fs::splice::syscalls::sys_splice, "full";
+    276 tee(in_fd: Fd, out_fd: Fd, len: Size, flags: Hex) => crate::fs::splice::syscalls::sys_tee, "full";
     277 sync_file_range(fd: Fd, offset: Int, len: Int, flags: Hex) => crate::vfs::syscalls_attr::sys_sync_file_range, "full";
-    278 vmsplice(fd: Fd, iov: Ptr, count: Size, flags: Hex);
+    278 vmsplice(fd: Fd, iov: Ptr, count: Size, flags: Hex) => crate::fs::splice::syscalls::sys_vmsplice, "full; pages are copied";
     279 move_pages(pid: Int, count: Size, pages: Ptr, nodes: Ptr, status: Ptr, flags: Hex);
     280 utimensat(dirfd: Fd, path: Path, times: Ptr, flags: Hex) => crate::vfs::syscalls_attr::sys_utimensat, "full";
     281 epoll_pwait(epfd: Fd, events: Ptr, max: Int, timeout: Int, sigmask: Ptr, sigsetsize: Size) => crate::fs::epoll::syscalls::sys_epoll_pwait, "full";
@@ -414,7 +414,7 @@ syscalls! {
     323 userfaultfd(a: Hex, b: Hex, c: Hex, d: Hex, e: Hex, f: Hex);
     324 membarrier(cmd: Int, flags: Hex, cpu: Int);
     325 mlock2(addr: Ptr, len: Size, flags: Hex) => crate::mm::syscalls::sys_mlock2, "as mlock";
-    326 copy_file_range(in_fd: Fd, in_off: Ptr, out_fd: Fd, out_off: Ptr, len: Size, flags: Hex);
+    326 copy_file_range(in_fd: Fd, in_off: Ptr, out_fd: Fd, out_off: Ptr, len: Size, flags: Hex) => crate::fs::splice::syscalls::sys_copy_file_range, "full";
     327 preadv2(fd: Fd, iov: Ptr, iovcnt: Int, pos_low: Int, pos_high: Int, flags: Hex) => crate::vfs::syscalls_rw::sys_preadv2, "no RWF_ATOMIC, no RWF_DONTCACHE";
     328 pwritev2(fd: Fd, iov: Ptr, iovcnt: Int, pos_low: Int, pos_high: Int, flags: Hex) => crate::vfs::syscalls_rw::sys_pwritev2, "no RWF_ATOMIC, no RWF_DONTCACHE";
     329 pkey_mprotect(addr: Ptr, len: Size, prot: Prot, pkey: Int) => crate::mm::syscalls::sys_pkey_mprotect, "no protection keys";

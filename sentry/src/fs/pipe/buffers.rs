@@ -124,6 +124,13 @@ impl Buffers {
         done
     }
 
+    /// Stores all of `data`, in as many buffers as it takes.
+    pub fn store_over(&mut self, data: &[u8]) {
+        for piece in data.chunks(PAGE) {
+            self.used.push_back(Buffer { data: piece.to_vec(), start: 0, packet: false });
+        }
+    }
+
     /// Moves buffers with up to `max` bytes into `to` as far as it has free slots (`splice(2)`); returns the bytes moved.
     pub fn move_to(&mut self, to: &mut Buffers, max: usize) -> usize {
         let mut moved = 0;

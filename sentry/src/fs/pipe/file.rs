@@ -109,6 +109,9 @@ impl FileOps for PipeFile {
     fn is_stream(&self) -> bool {
         true
     }
+    fn writes_all(&self) -> bool {
+        true
+    }
 
     fn poll(&self, _: &OpenFile, _: &CurrentTask) -> Events {
         let state = self.pipe.state.lock();

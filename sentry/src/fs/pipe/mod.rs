@@ -36,17 +36,17 @@ pub const PIPE_BUF: usize = 4096;
 
 /// A pipe, apart from its ends.
 pub struct Pipe {
-    pub(super) state: Mutex<State>,
+    pub(in crate::fs) state: Mutex<State>,
     /// Notified of every change that poll can see, and of openers.
     pub queue: Arc<WaitQueue>,
 }
 
 /// What the lock covers.
 #[derive(Debug, Default)]
-pub(super) struct State {
-    pub(super) buffers: Buffers,
-    pub(super) readers: u32,
-    pub(super) writers: u32,
+pub(in crate::fs) struct State {
+    pub(in crate::fs) buffers: Buffers,
+    pub(in crate::fs) readers: u32,
+    pub(in crate::fs) writers: u32,
     /// How often it was opened for reading and for writing: what a FIFO's opener waits to change.
     pub(super) reader_opens: u64,
     pub(super) writer_opens: u64,
@@ -152,6 +152,20 @@ impl Pipe {
         }
         self.queue.notify(Events::READABLE);
         Ok(stored)
+    }
+
+    /// Stores all of `data`, which was read for a room that may have shrunk since: rather over the limit than lost.
+    pub fn store_all(&self, data: &[u8]) -> Result<(), Errno> {
+        {
+            let mut state = self.state.lock();
+            if state.readers == 0 {
+                return Err(Errno::EPIPE);
+            }
+            let stored = state.buffers.store(data, false);
+            state.buffers.store_over(&data[stored..]);
+        }
+        self.queue.notify(Events::READABLE);
+        Ok(())
     }
 }
 

@@ -13,7 +13,13 @@ use crate::vfs::io::MAX_RW_COUNT;
 use crate::vfs::{FileKind, OpenFile, OpenFlags};
 
 /// `sendfile(2)`
-pub fn sys_sendfile(task: &CurrentTask, out_fd: Fd, in_fd: Fd, offset: UserAddr, count: usize) -> SyscallResult {
+pub fn sys_sendfile(
+    task: &CurrentTask,
+    out_fd: Fd,
+    in_fd: Fd,
+    offset: UserAddr,
+    count: usize,
+) -> SyscallResult {
     let source = task.file(in_fd)?;
     if !source.flags().can_read() {
         return Err(Errno::EBADF.into());

@@ -14,7 +14,8 @@ pub(super) fn pass(from: &Pipe, to: &Pipe, max: usize, copy: bool) -> Result<usi
         let (first, second) = if from_first { (from, to) } else { (to, from) };
         let mut first = first.state.lock();
         let mut second = second.state.lock_second();
-        let (source, sink) = if from_first { (&mut *first, &mut *second) } else { (&mut *second, &mut *first) };
+        let (source, sink) =
+            if from_first { (&mut *first, &mut *second) } else { (&mut *second, &mut *first) };
         if sink.readers == 0 {
             return Err(Stuck::Errno(Errno::EPIPE));
         }

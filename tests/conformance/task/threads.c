@@ -117,9 +117,9 @@ int main(int argc, char **argv) {
     pthread_t t, t2;
     leader = getpid();
     void *ret;
-    val("create", "%s", ename(pthread_create(&t, NULL, t_ids, (void *)55)));
+    int made = pthread_create(&t, NULL, t_ids, (void *)55);
     pthread_join(t, &ret);
-    val("join", "%ld", (long)ret);
+    val("create_and_join", "%s %ld", ename(made), (long)ret);
     char name[17] = "";
     prctl(PR_GET_NAME, name);
     YES("name.is_per_thread", strcmp(name, "worker"));

@@ -2,4 +2,7 @@
 //! function here is small, and states in its own terms what makes it safe to call with any arguments.
 
 pub mod fs;
+mod thread_clock;
 pub mod tty;
+
+pub use thread_clock::thread_cpu_ns;

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::fmt;
 use std::hash::{Hash, Hasher};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use quicksand_platform::Platform;
@@ -11,7 +11,9 @@ use quicksand_platform::Platform;
 use crate::fs::anon::AnonFs;
 use crate::fs::pipe::FifoTable;
 use crate::sync::{Level, Mutex};
-use crate::task::FsInfo;
+use crate::task::futex::FutexTable;
+use crate::task::quiesce::{Quiesce, Quiesced};
+use crate::task::{FsInfo, PidNamespace};
 use crate::time::{Clocks, TimerService};
 
 /// What a sandbox is started with.
@@ -34,6 +36,10 @@ pub struct Kernel {
     pub fifos: FifoTable,
     /// Who waits for whose POSIX file locks.
     pub lock_waits: crate::vfs::locks::Waits,
+    pub(crate) futexes: FutexTable,
+    /// Where all tasks wait while the world stands still.
+    pub quiesce: Quiesce,
+    containers: Mutex<Vec<Weak<Container>>>,
     strace: bool,
     next_id: AtomicU64,
     /// Calls that were logged as unsupported, by number.
@@ -49,10 +55,23 @@ impl Kernel {
             anon: AnonFs::default(),
             fifos: FifoTable::default(),
             lock_waits: crate::vfs::locks::Waits::default(),
+            futexes: FutexTable::default(),
+            quiesce: Quiesce::default(),
+            containers: Mutex::new(Level::Kernel, Vec::new()),
             strace: config.strace,
             next_id: AtomicU64::new(1),
             logged: Mutex::new(Level::Leaf, HashSet::new()),
         })
+    }
+    /// The containers that are still in use.
+    pub fn containers(&self) -> Vec<Arc<Container>> {
+        self.containers.lock().iter().filter_map(Weak::upgrade).collect()
+    }
+    /// Stops all tasks at the quiesce barrier until the answer is dropped. Not called from a task's own thread.
+    pub fn stop_the_world(&self) -> Quiesced<'_> {
+        let containers = self.containers();
+        let tasks: Vec<_> = containers.iter().flat_map(|c| c.pids.tasks()).collect();
+        self.quiesce.stop(&tasks)
     }
     /// A number for a new object: unique in the sandbox, never reused.
     pub fn next_id(&self) -> u64 {
@@ -101,13 +120,53 @@ impl fmt::Debug for Kernel {
 /// A container: a root, a mount namespace, a pid namespace, and an init task. A sandbox can hold several.
 pub struct Container {
     pub id: String,
+    pub kernel: Arc<Kernel>,
+    pub pids: Arc<PidNamespace>,
+    names: Mutex<Names>,
     initial_fs: Arc<FsInfo>,
 }
 
+#[derive(Debug)]
+struct Names {
+    host: Vec<u8>,
+    domain: Vec<u8>,
+}
+
 impl Container {
+    pub(crate) fn new(
+        kernel: &Arc<Kernel>,
+        id: String,
+        names: (Vec<u8>, Vec<u8>),
+        pids_limit: Option<u64>,
+        initial_fs: Arc<FsInfo>,
+    ) -> Arc<Container> {
+        let container = Arc::new(Container {
+            id,
+            kernel: kernel.clone(),
+            pids: PidNamespace::new(kernel.next_id(), pids_limit),
+            names: Mutex::new(Level::Leaf, Names { host: names.0, domain: names.1 }),
+            initial_fs,
+        });
+        let mut containers = kernel.containers.lock();
+        containers.retain(|c| c.strong_count() > 0);
+        containers.push(Arc::downgrade(&container));
+        drop(containers);
+        container
+    }
     /// The view of the file system that its first task starts with.
     pub fn initial_fs(&self) -> Arc<FsInfo> {
         self.initial_fs.clone()
+    }
+    /// Host name and domain name, as `uname(2)` shows them.
+    pub fn names(&self) -> (Vec<u8>, Vec<u8>) {
+        let names = self.names.lock();
+        (names.host.clone(), names.domain.clone())
+    }
+    pub fn set_hostname(&self, name: Vec<u8>) {
+        self.names.lock().host = name;
+    }
+    pub fn set_domainname(&self, name: Vec<u8>) {
+        self.names.lock().domain = name;
     }
 }
 

@@ -13,6 +13,7 @@
 //! through [`mm::MemoryManager`], and anything read from it twice may differ.
 #![forbid(unsafe_code)]
 
+pub mod boot;
 pub mod fs;
 pub mod host_poll;
 pub mod kernel;

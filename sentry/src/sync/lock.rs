@@ -32,10 +32,12 @@ pub enum Level {
     Mounts,
     /// A pid namespace: pid numbers, process groups, sessions, the process tree.
     Pids,
-    /// A thread group: its tasks, rlimits, exit state.
+    /// A thread group: its tasks, rlimits, shared signals, exit state (`sighand->siglock`).
     Group,
-    /// Signal actions and queues of a group (`sighand->siglock`).
+    /// The signal queue of one task.
     Signals,
+    /// What a process does with each signal.
+    SignalActions,
     /// The fields of one task.
     Task,
     /// A file-descriptor table.

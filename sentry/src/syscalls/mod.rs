@@ -104,6 +104,8 @@ pub enum OnSignal {
     Interrupt,
     /// The call ends with this value: bytes already transferred.
     Return(usize),
+    /// Nothing but the end of the task ends the wait (`vfork`, `execve`).
+    Killable,
     /// The handler is called once more with [`WakeReason::Interrupted`], to write back what is left (a remaining time);
     /// it returns `EINTR`, or a `Blocked` whose `on_signal` says how to restart.
     CallAgain,
@@ -140,6 +142,10 @@ pub enum Resume {
     SavedMask { mask: u64, deadline: Option<Monotonic> },
     /// A sleeper on a process's processor-time clock: what the clock must read.
     CpuSleep { until_ns: i64 },
+    /// `vfork(2)` waits for this task (by number in the sandbox, and in its namespace) to exec or exit.
+    Vfork { task: u64, tid: i32 },
+    /// `execve(2)` waits for the other threads to end.
+    Exec,
     /// An opener of a FIFO that waits for its partner: its number in the pipe.
     FifoOpen { opener: u64 },
 }

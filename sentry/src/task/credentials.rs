@@ -48,6 +48,18 @@ bitflags::bitflags! {
     }
 }
 
+/// The highest capability (`/proc/sys/kernel/cap_last_cap`).
+pub const LAST_CAP: u32 = 40;
+
+/// Bits of `securebits`; each has its lock bit next to it.
+pub const SECBIT_NOROOT: u32 = 1 << 0;
+pub const SECBIT_NO_SETUID_FIXUP: u32 = 1 << 2;
+pub const SECBIT_KEEP_CAPS: u32 = 1 << 4;
+pub const SECBIT_NO_CAP_AMBIENT_RAISE: u32 = 1 << 6;
+/// All bits that exist, and of these the locks.
+pub const SECUREBITS: u32 = 0xff;
+pub const SECUREBITS_LOCKS: u32 = 0xaa;
+
 /// Linux's `struct cred`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Credentials {
@@ -93,6 +105,47 @@ impl Credentials {
     }
     pub fn has(&self, cap: Caps) -> bool {
         self.effective.contains(cap)
+    }
+    /// What changes of user ids do to capabilities (`cap_emulate_setxuid`).
+    pub fn fix_up_after_setuid(&mut self, old: &Credentials) {
+        if self.securebits & SECBIT_NO_SETUID_FIXUP != 0 {
+            return;
+        }
+        let was_root = old.ruid == 0 || old.euid == 0 || old.suid == 0;
+        let is_root = self.ruid == 0 || self.euid == 0 || self.suid == 0;
+        if was_root && !is_root {
+            if self.securebits & SECBIT_KEEP_CAPS == 0 {
+                self.permitted = Caps::empty();
+                self.effective = Caps::empty();
+            }
+            self.ambient = Caps::empty();
+        }
+        if old.euid == 0 && self.euid != 0 {
+            self.effective = Caps::empty();
+        }
+        if old.euid != 0 && self.euid == 0 {
+            self.effective = self.permitted;
+        }
+    }
+    /// What `setfsuid` does to them: file capabilities come and go with root.
+    pub fn fix_up_after_setfsuid(&mut self, old: &Credentials) {
+        if self.securebits & SECBIT_NO_SETUID_FIXUP != 0 {
+            return;
+        }
+        let fs_caps = Caps::CHOWN
+            | Caps::MKNOD
+            | Caps::DAC_OVERRIDE
+            | Caps::DAC_READ_SEARCH
+            | Caps::FOWNER
+            | Caps::FSETID
+            | Caps::LINUX_IMMUTABLE
+            | Caps::MAC_OVERRIDE;
+        if old.fsuid == 0 && self.fsuid != 0 {
+            self.effective &= !fs_caps;
+        }
+        if old.fsuid != 0 && self.fsuid == 0 {
+            self.effective |= self.permitted & fs_caps;
+        }
     }
     /// Whether `gid` is the file-system group or a supplementary one.
     pub fn in_group(&self, gid: u32) -> bool {

@@ -1,13 +1,21 @@
 //! Thread groups: processes.
+//!
+//! One lock, [`ThreadGroup::state`], stands for what Linux guards with `siglock`: which tasks there are, the shared signal
+//! queue, job control, the exit status. The blocked sets of the tasks only change under it, so that whoever sends a
+//! signal picks a task that really wants it.
+//!
+//! Invariants: `exit_status` never changes once it is set. A group is `dead` (a zombie) from the moment its last task
+//! has gone; it stays in its pid namespace until it is reaped.
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 
-use super::Task;
+use super::cputime::{CpuTimes, Usage};
 use super::rlimit::{Resource, Rlimit, Rlimits};
-use crate::signal::GroupSignals;
-use crate::sync::{Level, Mutex, WaitQueue};
+use super::{Credentials, PidNamespace, Task, Work};
+use crate::signal::{Actions, GroupSignals, Queue};
+use crate::sync::{Events, Level, Mutex, WaitQueue, Waiter};
 
 /// How a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,6 +27,9 @@ pub enum ExitStatus {
 }
 
 impl ExitStatus {
+    pub fn signal(signal: i32) -> ExitStatus {
+        ExitStatus::Signal { signal, core_dumped: false }
+    }
     /// The `wait(2)` status word.
     pub fn to_wait_status(self) -> i32 {
         match self {
@@ -34,13 +45,18 @@ pub struct ThreadGroup {
     pub id: u64,
     /// Its number in the container's pid namespace.
     pid: AtomicI32,
-    /// Signal actions and the queues of the group and its tasks.
+    pids: Arc<PidNamespace>,
+    /// Who waits for signals of this group.
     pub signals: GroupSignals,
     pub(crate) state: Mutex<GroupState>,
-    /// Notified when a child changes state (`wait4`), and on exit.
+    /// Notified when a child changes state (`wait4`, `vfork`), and when a thread of this group has ended.
     pub child_queue: Arc<WaitQueue>,
     /// Notified when this group exits: pidfds, and the sandbox's own waiters.
     pub exit_queue: Arc<WaitQueue>,
+    /// Sent to the parent when the group ends: the low byte of `clone`'s flags, SIGCHLD after `execve`.
+    pub(crate) exit_signal: AtomicI32,
+    /// How often the group has called `execve` successfully.
+    pub(crate) execs: AtomicU32,
 }
 
 /// What may change in a group.
@@ -51,23 +67,92 @@ pub struct GroupState {
     pub rlimits: Rlimits,
     /// Set once the group is exiting: what its parent will see.
     pub exit_status: Option<ExitStatus>,
+    /// No task is left: a zombie, or reaped.
+    pub dead: bool,
+    /// Signals sent to the process.
+    pub(crate) pending: Queue,
+    pub(crate) actions: Arc<Actions>,
+    pub(crate) stop: Stop,
+    /// Counts SIGCONTs, so that a stop which was decided before one does not come after it.
+    pub(crate) continues: u32,
+    /// A stop or continue that `wait4` has not reported.
+    pub(crate) event: Option<ChildEvent>,
+    /// A CLD_STOPPED or CLD_CONTINUED that the next task to run is to tell the parent.
+    pub(crate) notify_parent: Option<ChildEvent>,
+    /// The task that is in `execve` and waits for all others to end.
+    pub(crate) exec: Option<u64>,
+    /// Ignores signals it has no handler for: a pid namespace's init.
+    pub(crate) unkillable: bool,
+    /// Use of tasks that have ended.
+    pub(crate) ended: Usage,
+    /// Use of children that were waited for.
+    pub(crate) children: Usage,
+    /// PR_SET_DUMPABLE.
+    pub(crate) dumpable: i32,
+    /// Credentials and name of the last task, for a zombie's sake.
+    pub(crate) zombie: Option<(Arc<Credentials>, Vec<u8>)>,
+}
+
+/// Job control.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Stop {
+    /// The signal that stops the group, from its dequeueing until SIGCONT.
+    pub signal: Option<i32>,
+    /// Tasks that have parked.
+    pub parked: usize,
+    /// All have.
+    pub complete: bool,
+}
+
+/// What a parent may be told about a living child.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ChildEvent {
+    Stopped(i32),
+    Continued,
 }
 
 impl ThreadGroup {
-    pub(crate) fn new(id: u64, pid: i32, signals: GroupSignals, rlimits: Rlimits) -> Arc<ThreadGroup> {
-        let state = GroupState { tasks: Vec::new(), rlimits, exit_status: None };
+    pub(crate) fn new(id: u64, pid: i32, pids: Arc<PidNamespace>, actions: Arc<Actions>, rlimits: Rlimits) -> Arc<ThreadGroup> {
+        let state = GroupState {
+            tasks: Vec::new(),
+            rlimits,
+            exit_status: None,
+            dead: false,
+            pending: Queue::default(),
+            actions,
+            stop: Stop::default(),
+            continues: 0,
+            event: None,
+            notify_parent: None,
+            exec: None,
+            unkillable: false,
+            ended: Usage::default(),
+            children: Usage::default(),
+            dumpable: 1,
+            zombie: None,
+        };
         Arc::new(ThreadGroup {
             id,
             pid: AtomicI32::new(pid),
-            signals,
+            pids,
+            signals: GroupSignals::default(),
             state: Mutex::new(Level::Group, state),
             child_queue: WaitQueue::new(),
             exit_queue: WaitQueue::new(),
+            exit_signal: AtomicI32::new(libc::SIGCHLD),
+            execs: AtomicU32::new(0),
         })
     }
     /// The process id in the container's pid namespace.
     pub fn pid(&self) -> i32 {
         self.pid.load(Ordering::Relaxed)
+    }
+    /// Once, when it gets its number.
+    pub(crate) fn set_pid(&self, pid: i32) {
+        self.pid.store(pid, Ordering::Relaxed);
+    }
+    pub fn pids(&self) -> &Arc<PidNamespace> {
+        &self.pids
     }
     pub fn rlimit(&self, resource: Resource) -> Rlimit {
         self.state.lock().rlimits.get(resource)
@@ -75,6 +160,81 @@ impl ThreadGroup {
     /// Live tasks.
     pub fn tasks(&self) -> Vec<Arc<Task>> {
         self.state.lock().tasks.clone()
+    }
+    /// The task to ask about the whole process: the leader, or any other that lives. `None` for a zombie.
+    pub fn any_task(&self) -> Option<Arc<Task>> {
+        self.state.lock().tasks.first().cloned()
+    }
+    /// Whether no task is left.
+    pub fn is_dead(&self) -> bool {
+        self.state.lock().dead
+    }
+    /// Stopped by job control.
+    pub fn is_stopped(&self) -> bool {
+        self.state.lock().stop.complete
+    }
+    /// The leader's credentials; a zombie's are those of its last task.
+    pub fn credentials(&self) -> Option<Arc<Credentials>> {
+        let state = self.state.lock();
+        let zombie = || state.zombie.as_ref().map(|(creds, _)| creds.clone());
+        state.tasks.first().map(|t| t.creds()).or_else(zombie)
+    }
+    /// The leader's `comm`; a zombie's is that of its last task.
+    pub fn name(&self) -> Vec<u8> {
+        let state = self.state.lock();
+        let zombie = || state.zombie.as_ref().map_or(Vec::new(), |(_, name)| name.clone());
+        state.tasks.first().map_or_else(zombie, |t| t.name())
+    }
+    /// Processor time of the group: its own, ended tasks included.
+    pub fn cpu_times(&self) -> CpuTimes {
+        self.usage().times
+    }
+    /// All that `getrusage(RUSAGE_SELF)` counts.
+    pub fn usage(&self) -> Usage {
+        let (mut usage, tasks) = {
+            let state = self.state.lock();
+            (state.ended, state.tasks.clone())
+        };
+        for task in tasks {
+            usage.add(&task.usage());
+        }
+        usage
+    }
+    /// What `getrusage(RUSAGE_CHILDREN)` counts.
+    pub fn children_usage(&self) -> Usage {
+        self.state.lock().children
+    }
+
+    /// The group ends with `status`, unless it is ending already.
+    pub fn kill_all(&self, status: ExitStatus) {
+        self.state.lock().start_exit(status);
+    }
+
+    /// Waits on a host thread, which is not a task's, until the group is dead.
+    pub fn wait_host(&self) -> ExitStatus {
+        let waiter = Arc::new(Waiter::default());
+        let _registration = self.exit_queue.register(Events::all(), waiter.clone());
+        loop {
+            {
+                let state = self.state.lock();
+                if state.dead {
+                    return state.exit_status.unwrap_or(ExitStatus::Code(0));
+                }
+            }
+            waiter.park(None);
+        }
+    }
+}
+
+impl GroupState {
+    /// All tasks are told to end; the first status counts.
+    pub(crate) fn start_exit(&mut self, status: ExitStatus) {
+        if self.exit_status.is_none() {
+            self.exit_status = Some(status);
+        }
+        for task in &self.tasks {
+            task.interrupt(Work::KILL);
+        }
     }
 }
 

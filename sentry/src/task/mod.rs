@@ -10,11 +10,25 @@
 //! - Whoever wants a task's attention sets a bit in `work` and calls [`Task::interrupt`]; the loop looks at `work` before
 //!   each entry into the guest and before each park.
 
+pub mod clone;
+pub mod cputime;
 pub mod credentials;
+pub mod exec;
+pub mod exit;
 pub mod fs_info;
+pub mod futex;
 pub mod group;
+pub mod pid;
+pub mod pidfd;
+pub mod prctl;
+pub mod quiesce;
 pub mod rlimit;
 pub mod run;
+pub mod sched;
+pub mod session;
+pub mod syscalls;
+pub mod syscalls_creds;
+pub mod wait;
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -23,19 +37,24 @@ use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 
+use quicksand_abi::signal::{SS_DISABLE, StackT};
 use quicksand_abi::{Errno, UserAddr};
 use quicksand_platform::{Context, Kicker, MemFault, Registers};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes};
 
 use crate::kernel::{Container, Kernel};
 use crate::mm::MemoryManager;
+use crate::signal::TaskSignals;
 use crate::sync::{Level, Mutex, Waiter};
-use crate::syscalls::{Fd, Resume, WakeReason};
+use crate::syscalls::{Fd, OnSignal, Resume, WakeReason};
+use crate::time::Monotonic;
 use crate::vfs::{FdFlags, FdTable, IoDst, IoSrc, OpenFile};
 
+pub use cputime::{CpuClock, CpuTimes};
 pub use credentials::Credentials;
 pub use fs_info::FsInfo;
 pub use group::{ExitStatus, ThreadGroup};
+pub use pid::PidNamespace;
 pub use rlimit::{Resource, Rlimit, Rlimits};
 
 bitflags::bitflags! {
@@ -67,6 +86,12 @@ pub struct Task {
     /// Interrupts guest code; set when the task first gets a context.
     kicker: OnceLock<Arc<dyn Kicker>>,
     pub(crate) state: Mutex<TaskState>,
+    /// Its blocked set and its own queue; what is sent to the process is in the group.
+    pub signals: TaskSignals,
+    /// Processor time used.
+    pub cpu: CpuClock,
+    /// When it was made.
+    pub start_time: Monotonic,
 }
 
 /// What may change in a task, and be looked at by others.
@@ -85,8 +110,33 @@ pub struct TaskState {
     /// PR_SET_PDEATHSIG.
     pub pdeath_signal: i32,
     pub no_new_privs: bool,
-    pub nice: i32,
+    pub sched: sched::SchedState,
     pub personality: u32,
+    /// PR_SET_TIMERSLACK, in nanoseconds.
+    pub timer_slack_ns: u64,
+    /// Its parent sits in `vfork(2)` until this task execs or exits.
+    pub(crate) vfork_parent: Option<Arc<ThreadGroup>>,
+}
+
+impl TaskState {
+    /// What a container's first task starts with, but for what is given.
+    pub fn new(mm: Arc<MemoryManager>, files: Arc<FdTable>, fs: Arc<FsInfo>, creds: Arc<Credentials>) -> TaskState {
+        TaskState {
+            mm: Some(mm),
+            files: Some(files),
+            fs: Some(fs),
+            creds,
+            name: Vec::new(),
+            clear_child_tid: UserAddr::NULL,
+            robust_list: UserAddr::NULL,
+            pdeath_signal: 0,
+            no_new_privs: false,
+            sched: sched::SchedState::default(),
+            personality: 0,
+            timer_slack_ns: 50_000,
+            vfork_parent: None,
+        }
+    }
 }
 
 impl Task {
@@ -98,6 +148,7 @@ impl Task {
         group: Arc<ThreadGroup>,
         state: TaskState,
     ) -> Arc<Task> {
+        let start_time = kernel.clocks.monotonic();
         Arc::new(Task {
             id,
             kernel,
@@ -108,6 +159,9 @@ impl Task {
             work: AtomicU32::new(0),
             kicker: OnceLock::new(),
             state: Mutex::new(Level::Task, state),
+            signals: TaskSignals::default(),
+            cpu: CpuClock::default(),
+            start_time,
         })
     }
 
@@ -137,6 +191,10 @@ impl Task {
     pub fn fs_opt(&self) -> Option<Arc<FsInfo>> {
         self.state.lock().fs.clone()
     }
+    /// The pid namespace of its container.
+    pub fn pids(&self) -> &Arc<PidNamespace> {
+        self.group.pids()
+    }
     pub fn creds(&self) -> Arc<Credentials> {
         self.state.lock().creds.clone()
     }
@@ -149,6 +207,10 @@ impl Task {
     }
     pub fn work(&self) -> Work {
         Work::from_bits_retain(self.work.load(Ordering::SeqCst))
+    }
+    /// Sets `which` without getting the task's attention: it looks before it goes on.
+    pub(crate) fn set_work(&self, which: Work) {
+        self.work.fetch_or(which.bits(), Ordering::SeqCst);
     }
     pub fn clear_work(&self, which: Work) {
         self.work.fetch_and(!which.bits(), Ordering::SeqCst);
@@ -186,6 +248,18 @@ pub struct CurrentTask {
     pub(crate) resume: RefCell<Resume>,
     /// What `restart_syscall` goes on with: the number and arguments of the interrupted call, and its progress.
     pub(crate) restart_block: RefCell<Option<RestartBlock>>,
+    /// Set while a call that a signal interrupted has not been restarted or failed yet.
+    pub(crate) restart: Cell<Option<OnSignal>>,
+    /// The mask to put back, while a call runs under a temporary one.
+    pub(crate) saved_mask: Cell<Option<u64>>,
+    pub(crate) altstack: Cell<StackT>,
+    /// The last exception, for signal frames.
+    pub(crate) trap: Cell<run::TrapInfo>,
+    /// Set by `exit`, or when a signal killed the task: the loop ends.
+    pub(crate) exiting: Cell<Option<ExitStatus>>,
+    /// A program that is loaded and waits for the other threads to end.
+    pub(crate) pending_exec: RefCell<Option<exec::PendingExec>>,
+    pub(crate) futex: RefCell<Option<Arc<futex::FutexWaiter>>>,
 }
 
 /// An interrupted call that `restart_syscall` continues.
@@ -214,6 +288,13 @@ impl CurrentTask {
             wake_reason: Cell::new(WakeReason::First),
             resume: RefCell::new(Resume::None),
             restart_block: RefCell::new(None),
+            restart: Cell::new(None),
+            saved_mask: Cell::new(None),
+            altstack: Cell::new(StackT { flags: SS_DISABLE, ..StackT::default() }),
+            trap: Cell::new(run::TrapInfo::default()),
+            exiting: Cell::new(None),
+            pending_exec: RefCell::new(None),
+            futex: RefCell::new(None),
         }
     }
 
@@ -226,16 +307,20 @@ impl CurrentTask {
     }
     /// After `execve`: also replaces it in the shared state.
     pub(crate) fn set_mm(&self, mm: Arc<MemoryManager>) {
-        self.state.lock().mm = Some(mm.clone());
-        *self.mm.borrow_mut() = mm;
+        let shared = self.state.lock().mm.replace(mm.clone());
+        let own = self.mm.replace(mm);
+        // Outside the lock: these may be the last references.
+        drop((shared, own));
     }
     pub fn files(&self) -> Arc<FdTable> {
         self.files.borrow().clone()
     }
     /// After `unshare(CLONE_FILES)` or `execve`.
     pub(crate) fn set_files(&self, files: Arc<FdTable>) {
-        self.state.lock().files = Some(files.clone());
-        *self.files.borrow_mut() = files;
+        let shared = self.state.lock().files.replace(files.clone());
+        let own = self.files.replace(files);
+        // Outside the lock: these may be the last references.
+        drop((shared, own));
     }
     /// Root, working directory, umask.
     pub fn fs(&self) -> Arc<FsInfo> {

@@ -35,6 +35,9 @@ impl Resource {
     }
 }
 
+/// `/proc/sys/fs/nr_open`: what RLIMIT_NOFILE may be raised to.
+pub const NR_OPEN: u64 = 1 << 20;
+
 /// RLIM_INFINITY.
 pub const INFINITY: u64 = u64::MAX;
 

@@ -1,1 +1,318 @@
 //! The task loop: run guest code, handle what stopped it, wait where a call says so.
+//!
+//! One host thread runs the loop of one task. Between two turns of the loop a task is fully described by its `Task`, its
+//! registers and extended state, and the few cells of `CurrentTask`; in a wait, also by the [`Blocked`] that the call
+//! returned. Nothing else is on the thread's stack: that is what lets the quiesce barrier stop it at [`CurrentTask::quiesce`].
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use quicksand_abi::signal::code;
+use quicksand_abi::{Errno, SigInfo, UserAddr};
+use quicksand_platform::{Exit, Fault, PlatformError, Trap};
+
+use super::group::ExitStatus;
+use super::{CurrentTask, RestartBlock, Work};
+use crate::mm::FaultOutcome;
+use crate::sync::{Events, Registration, WaitQueue};
+use crate::syscalls::{Blocked, OnSignal, SyscallError, SyscallResult, WakeReason, dispatch};
+
+/// Stack of a task's host thread, in bytes of address space. The deepest paths are a path walk through symbolic links
+/// into an overlay over a gofer (about 40 KiB in a debug build); what is not touched costs nothing.
+const STACK_SIZE: usize = 512 << 10;
+
+const NR_RESTART_SYSCALL: u64 = 219;
+
+/// The last exception of a task, as `sigcontext` shows it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct TrapInfo {
+    pub number: u64,
+    pub error_code: u64,
+    pub cr2: u64,
+}
+
+/// Starts a host thread that runs `task`. EAGAIN where the host gives none.
+pub(crate) fn spawn(task: CurrentTask) -> Result<(), Errno> {
+    let builder = std::thread::Builder::new().name(format!("task-{}", task.tid())).stack_size(STACK_SIZE);
+    match builder.spawn(move || main(task)) {
+        Ok(_) => Ok(()),
+        Err(e) => {
+            tracing::warn!("no host thread for a task: {e}");
+            Err(Errno::EAGAIN)
+        }
+    }
+}
+
+fn main(task: CurrentTask) {
+    let kernel = task.kernel().clone();
+    kernel.quiesce.enter(&task);
+    task.cpu.start();
+    let mut since = Instant::now();
+    while task.before_guest() {
+        let entered = Instant::now();
+        task.cpu.add_sentry(entered - since);
+        let exit = task.enter_guest();
+        since = Instant::now();
+        task.cpu.add_guest(since - entered);
+        match exit {
+            Ok(Exit::Syscall) => {
+                // Waiting is not working.
+                let waited = task.system_call();
+                since = since.checked_add(waited).unwrap_or(since);
+            }
+            Ok(Exit::Fault(fault)) => task.fault(fault),
+            Ok(Exit::Trap(trap)) => task.exception(trap),
+            Ok(Exit::Kicked) => {}
+            Err(e) => {
+                task.platform_failed(&e);
+            }
+        }
+    }
+    super::exit::exit_task(task);
+    kernel.quiesce.leave();
+}
+
+impl CurrentTask {
+    /// Does what waits to be done. False when the task is to end.
+    fn before_guest(&self) -> bool {
+        loop {
+            if self.exiting.get().is_some() {
+                return false;
+            }
+            let work = self.work();
+            let unsettled = self.restart.get().is_some() || self.saved_mask.get().is_some();
+            if work.contains(Work::QUIESCE) && !work.contains(Work::KILL) {
+                self.quiesce();
+            } else if work.intersects(Work::SIGNAL | Work::KILL | Work::STOP) || unsettled {
+                self.clear_work(Work::STOP);
+                self.deliver_signals();
+            } else if self.regs.borrow().rip >> 47 != 0 {
+                // No processor runs there: what a jump to such an address raises, without leaving it to the platform.
+                self.exception(Trap { vector: 13, error_code: 0, dr6: 0 });
+            } else {
+                return true;
+            }
+        }
+    }
+
+    fn enter_guest(&self) -> Result<Exit, PlatformError> {
+        let mm = self.mm.borrow();
+        self.context.borrow_mut().run(&mm.space, &mut self.regs.borrow_mut())
+    }
+
+    /// A host-side failure that leaves the process in no state to go on: it is killed, with a line in the log.
+    pub(crate) fn platform_failed(&self, error: &PlatformError) -> Errno {
+        tracing::error!("process {} is killed: {error}", self.group().pid());
+        self.group().kill_all(ExitStatus::signal(libc::SIGKILL));
+        Errno::EIO
+    }
+
+    /// One system call, from exit to result. Returns how long it waited.
+    fn system_call(&self) -> std::time::Duration {
+        let (mut number, mut args) = {
+            let regs = self.regs.borrow();
+            (regs.orig_rax, regs.syscall_args())
+        };
+        self.wake_reason.set(WakeReason::First);
+        self.resume.take();
+        let block = self.restart_block.take();
+        if number == NR_RESTART_SYSCALL
+            && let Some(block) = block
+        {
+            (number, args) = (block.number, block.args);
+            *self.resume.borrow_mut() = block.resume;
+            self.wake_reason.set(WakeReason::Event);
+        }
+        let mut waited = std::time::Duration::ZERO;
+        let mut result = dispatch(self, number, &args);
+        if let Err(SyscallError::Blocked(blocked)) = result {
+            let start = Instant::now();
+            self.cpu.waits.fetch_add(1, Ordering::Relaxed);
+            result = self.block(number, &args, *blocked);
+            waited = start.elapsed();
+        }
+        let mut regs = self.regs.borrow_mut();
+        match result {
+            Ok(value) => regs.rax = value as u64,
+            Err(SyscallError::Errno(e)) => regs.rax = e.to_return(),
+            // Settled by `deliver_signals`: it knows whether a handler runs.
+            Err(SyscallError::Blocked(_)) => return waited,
+            Err(SyscallError::NoReturn) => {}
+        }
+        drop(regs);
+        if self.restart.get().is_none() && self.saved_mask.get().is_some() && !is_interrupted(&result) {
+            self.restore_saved_mask();
+        }
+        waited
+    }
+
+    /// Waits as `blocked` says and calls the handler again until it has a result. `Blocked` comes back only where a
+    /// signal interrupted the call and `restart` says what is to become of it.
+    fn block(&self, number: u64, args: &[u64; 6], mut blocked: Blocked) -> SyscallResult {
+        let mut registered: Vec<Registration> = Vec::new();
+        let mut registered_on: Vec<(Arc<WaitQueue>, Events)> = Vec::new();
+        loop {
+            let reason = if same_queues(&registered_on, &blocked.on) {
+                self.park(&blocked)
+            } else {
+                // A change between the try and the registration is seen by one more try.
+                registered.clear();
+                registered_on = std::mem::take(&mut blocked.on);
+                registered.extend(registered_on.iter().map(|(q, e)| q.register(*e, self.waiter.clone())));
+                WakeReason::Event
+            };
+            if reason == WakeReason::Interrupted {
+                match blocked.on_signal {
+                    OnSignal::CallAgain => {}
+                    OnSignal::Return(value) => return Ok(value),
+                    OnSignal::Interrupt | OnSignal::Killable => return Err(Errno::EINTR.into()),
+                    _ => return self.interrupt_call(number, args, blocked),
+                }
+            }
+            self.wake_reason.set(reason);
+            *self.resume.borrow_mut() = std::mem::take(&mut blocked.resume);
+            match dispatch(self, number, args) {
+                Err(SyscallError::Blocked(again)) if reason == WakeReason::Interrupted => {
+                    return match again.on_signal {
+                        OnSignal::CallAgain | OnSignal::Interrupt | OnSignal::Killable => Err(Errno::EINTR.into()),
+                        OnSignal::Return(value) => Ok(value),
+                        _ => self.interrupt_call(number, args, *again),
+                    };
+                }
+                Err(SyscallError::Blocked(again)) => blocked = *again,
+                result => return result,
+            }
+        }
+    }
+
+    /// A signal ends the wait; what becomes of the call is settled when it is delivered.
+    fn interrupt_call(&self, number: u64, args: &[u64; 6], mut blocked: Blocked) -> SyscallResult {
+        if blocked.on_signal == OnSignal::RestartBlock {
+            let resume = std::mem::take(&mut blocked.resume);
+            *self.restart_block.borrow_mut() = Some(RestartBlock { number, args: *args, resume });
+        }
+        self.restart.set(Some(blocked.on_signal));
+        Err(blocked.into())
+    }
+
+    /// Parks until something happens, and says what.
+    fn park(&self, blocked: &Blocked) -> WakeReason {
+        let deadline = blocked.deadline.and_then(|at| self.kernel().clocks.instant(at));
+        loop {
+            let work = self.work();
+            if work.contains(Work::KILL) {
+                return WakeReason::Interrupted;
+            }
+            if work.contains(Work::QUIESCE) {
+                self.quiesce();
+                continue;
+            }
+            let interruptible = blocked.on_signal != OnSignal::Killable;
+            if interruptible && work.intersects(Work::SIGNAL | Work::STOP) {
+                self.clear_work(Work::STOP);
+                if self.signal_pending() {
+                    return WakeReason::Interrupted;
+                }
+            }
+            if !self.waiter.park(deadline) {
+                return WakeReason::Timeout;
+            }
+            // The token stands for both: work to look at, and an event. Another try costs little.
+            let work = self.work();
+            if !(work.contains(Work::KILL)
+                || work.contains(Work::QUIESCE)
+                || (interruptible && work.intersects(Work::SIGNAL | Work::STOP)))
+            {
+                return WakeReason::Event;
+            }
+        }
+    }
+
+    /// The world stops: waits until it goes on. Everything about the task is data here.
+    pub(crate) fn quiesce(&self) {
+        self.clear_work(Work::QUIESCE);
+        self.kernel().quiesce.arrive(self);
+    }
+
+    fn fault(&self, fault: Fault) {
+        let stack = self.group().rlimit(super::Resource::Stack).soft;
+        let outcome = self.mm().handle_fault(fault.addr, fault.access, fault.cause, stack);
+        let (signal, code) = match outcome {
+            FaultOutcome::Resolved => {
+                self.cpu.faults.fetch_add(1, Ordering::Relaxed);
+                return;
+            }
+            FaultOutcome::NotMapped => (libc::SIGSEGV, code::SEGV_MAPERR),
+            FaultOutcome::Forbidden => (libc::SIGSEGV, code::SEGV_ACCERR),
+            FaultOutcome::Bus => (libc::SIGBUS, code::BUS_ADRERR),
+        };
+        self.trap.set(TrapInfo {
+            number: 14,
+            error_code: u64::from(fault.error_code),
+            cr2: fault.addr.0,
+        });
+        self.force_signal(SigInfo::fault(signal, code, fault.addr));
+    }
+
+    /// The signal of an exception, as `arch/x86/kernel/traps.c` has it.
+    fn exception(&self, trap: Trap) {
+        let before = self.trap.get();
+        self.trap.set(TrapInfo {
+            number: u64::from(trap.vector),
+            error_code: u64::from(trap.error_code),
+            cr2: before.cr2,
+        });
+        let here = UserAddr(self.regs.borrow().rip);
+        let info = match trap.vector {
+            0 => SigInfo::fault(libc::SIGFPE, code::FPE_INTDIV, here),
+            1 => SigInfo::fault(libc::SIGTRAP, code::TRAP_TRACE, here),
+            3 => SigInfo::kernel(libc::SIGTRAP),
+            6 => SigInfo::fault(libc::SIGILL, code::ILL_ILLOPN, here),
+            11 | 12 => SigInfo::kernel(libc::SIGBUS),
+            16 | 19 => match self.floating_point_code(trap.vector) {
+                // Cleared in between: run on.
+                0 => return,
+                code => SigInfo::fault(libc::SIGFPE, code, here),
+            },
+            17 => SigInfo::fault(libc::SIGBUS, code::BUS_ADRALN, UserAddr::NULL),
+            // #OF, #BR, #GP, and what cannot happen in user mode.
+            _ => SigInfo::kernel(libc::SIGSEGV),
+        };
+        self.force_signal(info);
+    }
+
+    /// `fpu__exception_code`: which unmasked floating-point exception is raised.
+    fn floating_point_code(&self, vector: u8) -> i32 {
+        let mut state = vec![0; self.kernel().platform.extended_state_len().max(512)];
+        let len = self.kernel().platform.extended_state_len();
+        if let Err(e) = self.context.borrow_mut().get_extended_state(&mut state[..len]) {
+            self.platform_failed(&e);
+            return 0;
+        }
+        let raised = if vector == 16 {
+            let control = u16::from_ne_bytes([state[0], state[1]]);
+            let status = u16::from_ne_bytes([state[2], state[3]]);
+            u32::from(status & !control)
+        } else {
+            let mxcsr = u32::from_ne_bytes([state[24], state[25], state[26], state[27]]);
+            mxcsr & !(mxcsr >> 7)
+        };
+        match raised {
+            e if e & 1 != 0 => code::FPE_FLTINV,
+            e if e & 4 != 0 => code::FPE_FLTDIV,
+            e if e & 8 != 0 => code::FPE_FLTOVF,
+            e if e & 0x12 != 0 => code::FPE_FLTUND,
+            e if e & 0x20 != 0 => code::FPE_FLTRES,
+            _ => 0,
+        }
+    }
+}
+
+fn is_interrupted(result: &SyscallResult) -> bool {
+    matches!(result, Err(SyscallError::Errno(Errno::EINTR)))
+}
+
+fn same_queues(a: &[(Arc<WaitQueue>, Events)], b: &[(Arc<WaitQueue>, Events)]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).all(|((qa, ea), (qb, eb))| Arc::ptr_eq(qa, qb) && ea == eb)
+}

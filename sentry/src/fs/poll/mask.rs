@@ -25,8 +25,7 @@ impl TemporaryMask {
     /// Called when the call has to wait. Puts `mask` in place, where there is one and this is the first time.
     pub fn enter(task: &CurrentTask, mask: Option<u64>, deadline: Option<Monotonic>) -> Resume {
         if let Some(mask) = mask {
-            // Put in place here as soon as a task has a mask.
-            tracing::debug!("temporary mask {mask:#x} of task {}", task.tid());
+            task.set_temporary_mask(crate::signal::SignalSet(mask));
         }
         Resume::Deadline(deadline)
     }

@@ -1,0 +1,140 @@
+//! Processor time and resource usage.
+//!
+//! A task's total is the CPU time of the host thread that runs it. How it divides into user and system time is told by
+//! the time spent inside and outside guest code, measured at each crossing; as in Linux's `cputime_adjust`, the exact total
+//! is split in that proportion.
+
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
+use std::time::Duration;
+
+use quicksand_abi::task::{CLOCK_TICKS, Rusage};
+
+use super::Task;
+
+/// User and system time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CpuTimes {
+    pub user: Duration,
+    pub system: Duration,
+}
+
+impl CpuTimes {
+    pub fn total(&self) -> Duration {
+        self.user + self.system
+    }
+    /// In USER_HZ ticks.
+    pub fn ticks(&self) -> (i64, i64) {
+        let ticks = |d: Duration| (d.as_nanos() / u128::from(1_000_000_000 / CLOCK_TICKS)) as i64;
+        (ticks(self.user), ticks(self.system))
+    }
+}
+
+/// What `getrusage(2)` counts, as far as we do.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Usage {
+    pub times: CpuTimes,
+    /// KiB.
+    pub max_rss: u64,
+    /// Faults that the Sentry served.
+    pub faults: u64,
+    /// Waits in system calls.
+    pub voluntary_switches: u64,
+}
+
+impl Usage {
+    pub fn add(&mut self, other: &Usage) {
+        self.times.user += other.times.user;
+        self.times.system += other.times.system;
+        self.max_rss = self.max_rss.max(other.max_rss);
+        self.faults += other.faults;
+        self.voluntary_switches += other.voluntary_switches;
+    }
+    pub fn to_rusage(&self) -> Rusage {
+        let (user, system) = (self.times.user, self.times.system);
+        Rusage {
+            utime_sec: user.as_secs() as i64,
+            utime_usec: i64::from(user.subsec_micros()),
+            stime_sec: system.as_secs() as i64,
+            stime_usec: i64::from(system.subsec_micros()),
+            maxrss: self.max_rss as i64,
+            minflt: self.faults as i64,
+            nvcsw: self.voluntary_switches as i64,
+            ..Rusage::default()
+        }
+    }
+}
+
+/// A task's clock.
+#[derive(Debug, Default)]
+pub struct CpuClock {
+    /// The host thread that runs the task; 0 when none does.
+    host_tid: AtomicI32,
+    /// What that thread had used before it began with this task.
+    base_ns: AtomicU64,
+    /// Used on earlier host threads, or before a restore.
+    earlier_ns: AtomicU64,
+    /// Wall time inside guest code, and in the Sentry without waiting.
+    guest_wall_ns: AtomicU64,
+    sentry_wall_ns: AtomicU64,
+    pub(crate) waits: AtomicU64,
+    pub(crate) faults: AtomicU64,
+}
+
+impl CpuClock {
+    /// The calling thread begins to run the task.
+    pub(crate) fn start(&self) {
+        self.base_ns.store(own_ns(), Ordering::Relaxed);
+        self.host_tid.store(rustix::thread::gettid().as_raw_nonzero().get(), Ordering::Release);
+    }
+    /// The calling thread, which ran the task, does so no longer.
+    pub(crate) fn stop(&self) {
+        let used = own_ns().saturating_sub(self.base_ns.load(Ordering::Relaxed));
+        self.host_tid.store(0, Ordering::Release);
+        self.earlier_ns.fetch_add(used, Ordering::Relaxed);
+    }
+    pub(crate) fn add_guest(&self, wall: Duration) {
+        self.guest_wall_ns.fetch_add(wall.as_nanos() as u64, Ordering::Relaxed);
+    }
+    pub(crate) fn add_sentry(&self, wall: Duration) {
+        self.sentry_wall_ns.fetch_add(wall.as_nanos() as u64, Ordering::Relaxed);
+    }
+    /// The host thread that runs the task, where one does.
+    pub fn host_tid(&self) -> Option<i32> {
+        Some(self.host_tid.load(Ordering::Acquire)).filter(|tid| *tid != 0)
+    }
+    /// Processor time used so far.
+    pub fn times(&self) -> CpuTimes {
+        let mut total = self.earlier_ns.load(Ordering::Relaxed);
+        if let Some(tid) = self.host_tid() {
+            // A thread that has just ended has no clock: its time is in `earlier_ns` by then, or will be.
+            if let Some(now) = quicksand_host::thread_cpu_ns(tid) {
+                total += now.saturating_sub(self.base_ns.load(Ordering::Relaxed));
+            }
+        }
+        let guest = u128::from(self.guest_wall_ns.load(Ordering::Relaxed));
+        let sentry = u128::from(self.sentry_wall_ns.load(Ordering::Relaxed));
+        let user = match guest + sentry {
+            0 => total,
+            wall => (u128::from(total) * guest / wall) as u64,
+        };
+        CpuTimes { user: Duration::from_nanos(user), system: Duration::from_nanos(total - user) }
+    }
+}
+
+/// The calling thread's CPU time.
+fn own_ns() -> u64 {
+    let t = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    (t.tv_sec as u64).saturating_mul(1_000_000_000).saturating_add(t.tv_nsec as u64)
+}
+
+impl Task {
+    /// What this task alone has used.
+    pub fn usage(&self) -> Usage {
+        Usage {
+            times: self.cpu.times(),
+            max_rss: self.mm_opt().map_or(0, |mm| mm.space.resident_bytes() / 1024),
+            faults: self.cpu.faults.load(Ordering::Relaxed),
+            voluntary_switches: self.cpu.waits.load(Ordering::Relaxed),
+        }
+    }
+}

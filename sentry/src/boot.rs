@@ -208,7 +208,8 @@ fn open_source(source: RootSource, exclusive: bool) -> Result<Arc<Inode>, Errno>
 /// The place of a mount; what is missing on the way is made, as container runtimes do.
 fn mount_point(root: &Path, destination: &[u8], kind: FileKind) -> Result<Path, Errno> {
     let mut at = root.clone();
-    let names: Vec<&[u8]> = destination.split(|b| *b == b'/').filter(|n| !n.is_empty() && *n != b".").collect();
+    let names: Vec<&[u8]> =
+        destination.split(|b| *b == b'/').filter(|n| !n.is_empty() && *n != b".").collect();
     for (i, name) in names.iter().enumerate() {
         if *name == b".." {
             return Err(Errno::EINVAL);
@@ -217,7 +218,8 @@ fn mount_point(root: &Path, destination: &[u8], kind: FileKind) -> Result<Path, 
         at = match lookup_in(root, &so_far, WalkFlags::FOLLOW) {
             Err(Errno::ENOENT) => {
                 let last = i + 1 == names.len();
-                let node = if last && kind != FileKind::Directory { NewNode::Regular } else { NewNode::Directory };
+                let node =
+                    if last && kind != FileKind::Directory { NewNode::Regular } else { NewNode::Directory };
                 let owner = Owner { uid: 0, gid: 0, perm: 0o755 };
                 let dir = &at.dentry.inode;
                 dir.ops.create(dir, name, node, owner)?;
@@ -275,7 +277,11 @@ impl Container {
     }
 
     /// A process with one task and a number, in a session of its own.
-    fn new_process(self: &Arc<Self>, state: TaskState, rlimits: Rlimits) -> Result<Arc<ThreadGroup>, BootError> {
+    fn new_process(
+        self: &Arc<Self>,
+        state: TaskState,
+        rlimits: Rlimits,
+    ) -> Result<Arc<ThreadGroup>, BootError> {
         let kernel = &self.kernel;
         let actions = Arc::new(Actions::default());
         let group = ThreadGroup::new(kernel.next_id(), 0, self.pids.clone(), actions, rlimits);

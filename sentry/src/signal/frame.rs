@@ -43,7 +43,12 @@ impl CurrentTask {
     }
 
     /// Builds the frame for a handler and points the registers at it. `mask` is what `rt_sigreturn` puts back.
-    pub(super) fn push_frame(&self, info: &SigInfo, action: &SigAction, mask: SignalSet) -> Result<(), Errno> {
+    pub(super) fn push_frame(
+        &self,
+        info: &SigInfo,
+        action: &SigAction,
+        mask: SignalSet,
+    ) -> Result<(), Errno> {
         // x86-64 has no other way back.
         if action.flags & SA_RESTORER == 0 {
             return Err(Errno::EFAULT);
@@ -134,7 +139,10 @@ impl CurrentTask {
     fn saved_xstate(&self) -> Result<(Vec<u8>, bool), Errno> {
         let len = self.kernel().platform.extended_state_len();
         let mut state = vec![0; len.max(FXSAVE_LEN)];
-        self.context.borrow_mut().get_extended_state(&mut state[..len]).map_err(|e| self.platform_failed(&e))?;
+        self.context
+            .borrow_mut()
+            .get_extended_state(&mut state[..len])
+            .map_err(|e| self.platform_failed(&e))?;
         let extended = len >= XSAVE_MIN_LEN;
         let mut sw = FpxSwBytes::default();
         if extended {

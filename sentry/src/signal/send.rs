@@ -37,7 +37,12 @@ pub fn send_to_pgrp(pids: &PidNamespace, pgid: i32, info: SigInfo) {
     }
 }
 
-pub(crate) fn send(group: &ThreadGroup, target: Option<&Task>, info: SigInfo, origin: Origin) -> Result<(), Errno> {
+pub(crate) fn send(
+    group: &ThreadGroup,
+    target: Option<&Task>,
+    info: SigInfo,
+    origin: Origin,
+) -> Result<(), Errno> {
     let mut state = group.state.lock();
     send_locked(group, &mut state, target, info, origin)
 }
@@ -62,7 +67,8 @@ pub(crate) fn send_locked(
         return Ok(());
     }
     if signal >= SIGRTMIN && info.code != code::SI_KERNEL {
-        let queued = state.pending.len() + state.tasks.iter().map(|t| t.signals.pending.lock().len()).sum::<usize>();
+        let queued =
+            state.pending.len() + state.tasks.iter().map(|t| t.signals.pending.lock().len()).sum::<usize>();
         if queued as u64 >= state.rlimits.get(Resource::Sigpending).soft {
             return Err(Errno::EAGAIN);
         }
@@ -120,7 +126,8 @@ fn resume(state: &mut GroupState) {
     state.continues = state.continues.wrapping_add(1);
     let stop = std::mem::take::<Stop>(&mut state.stop);
     let Some(signal) = stop.signal else { return };
-    state.notify_parent = Some(if stop.complete { ChildEvent::Continued } else { ChildEvent::Stopped(signal) });
+    state.notify_parent =
+        Some(if stop.complete { ChildEvent::Continued } else { ChildEvent::Stopped(signal) });
     if stop.complete {
         state.event = Some(ChildEvent::Continued);
     }

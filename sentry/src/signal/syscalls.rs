@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use quicksand_abi::signal::{
-    MINSIGSTKSZ, SA_ALL, SA_EXPOSE_TAGBITS, SIG_DFL, SIG_IGN, SS_AUTODISARM, SS_DISABLE, SS_ONSTACK, SigAction, SigInfo,
-    StackT, code,
+    MINSIGSTKSZ, SA_ALL, SA_EXPOSE_TAGBITS, SIG_DFL, SIG_IGN, SS_AUTODISARM, SS_DISABLE, SS_ONSTACK,
+    SigAction, SigInfo, StackT, code,
 };
 use quicksand_abi::{Errno, Timespec, UserAddr};
 
@@ -22,7 +22,13 @@ fn check_set_size(size: usize) -> Result<(), Errno> {
 }
 
 /// `rt_sigaction(2)`.
-pub fn sys_rt_sigaction(task: &CurrentTask, sig: i32, act: UserAddr, old: UserAddr, size: usize) -> SyscallResult {
+pub fn sys_rt_sigaction(
+    task: &CurrentTask,
+    sig: i32,
+    act: UserAddr,
+    old: UserAddr,
+    size: usize,
+) -> SyscallResult {
     check_set_size(size)?;
     let new = if act.is_null() { None } else { Some(task.read_object::<SigAction>(act)?) };
     if !super::is_valid(sig) || (new.is_some() && SignalSet::UNBLOCKABLE.contains(sig)) {
@@ -56,7 +62,13 @@ pub fn sys_rt_sigaction(task: &CurrentTask, sig: i32, act: UserAddr, old: UserAd
 }
 
 /// `rt_sigprocmask(2)`.
-pub fn sys_rt_sigprocmask(task: &CurrentTask, how: i32, set: UserAddr, old: UserAddr, size: usize) -> SyscallResult {
+pub fn sys_rt_sigprocmask(
+    task: &CurrentTask,
+    how: i32,
+    set: UserAddr,
+    old: UserAddr,
+    size: usize,
+) -> SyscallResult {
     check_set_size(size)?;
     let previous = task.signals.blocked();
     if !set.is_null() {
@@ -200,7 +212,12 @@ pub(super) fn set_altstack(task: &CurrentTask, new: &StackT, sp: u64, checked: b
 }
 
 /// `kill_ok_by_cred`, and SIGCONT within a session.
-fn may_signal(task: &CurrentTask, group: &Arc<ThreadGroup>, target: Option<&Task>, sig: i32) -> Result<(), Errno> {
+fn may_signal(
+    task: &CurrentTask,
+    group: &Arc<ThreadGroup>,
+    target: Option<&Task>,
+    sig: i32,
+) -> Result<(), Errno> {
     if Arc::ptr_eq(task.group(), group) {
         return Ok(());
     }
@@ -210,7 +227,8 @@ fn may_signal(task: &CurrentTask, group: &Arc<ThreadGroup>, target: Option<&Task
         None => group.credentials(),
     };
     let Some(other) = other else { return Ok(()) };
-    let alike = own.euid == other.suid || own.euid == other.ruid || own.ruid == other.suid || own.ruid == other.ruid;
+    let alike =
+        own.euid == other.suid || own.euid == other.ruid || own.ruid == other.suid || own.ruid == other.ruid;
     if alike || own.has(Caps::KILL) {
         return Ok(());
     }
@@ -221,7 +239,12 @@ fn may_signal(task: &CurrentTask, group: &Arc<ThreadGroup>, target: Option<&Task
 }
 
 /// Checks and sends; signal 0 only checks.
-pub(crate) fn signal_group(task: &CurrentTask, group: &Arc<ThreadGroup>, sig: i32, info: SigInfo) -> Result<(), Errno> {
+pub(crate) fn signal_group(
+    task: &CurrentTask,
+    group: &Arc<ThreadGroup>,
+    sig: i32,
+    info: SigInfo,
+) -> Result<(), Errno> {
     if !(0..=quicksand_abi::signal::NSIG).contains(&sig) {
         return Err(Errno::EINVAL);
     }
@@ -330,7 +353,13 @@ pub fn sys_rt_sigqueueinfo(task: &CurrentTask, pid: i32, sig: i32, info: UserAdd
 }
 
 /// `rt_tgsigqueueinfo(2)`.
-pub fn sys_rt_tgsigqueueinfo(task: &CurrentTask, tgid: i32, tid: i32, sig: i32, info: UserAddr) -> SyscallResult {
+pub fn sys_rt_tgsigqueueinfo(
+    task: &CurrentTask,
+    tgid: i32,
+    tid: i32,
+    sig: i32,
+    info: UserAddr,
+) -> SyscallResult {
     let mut info = task.read_object::<SigInfo>(info)?;
     info.signo = sig;
     if tid <= 0 || tgid <= 0 {

@@ -81,7 +81,10 @@ pub fn sys_clone(
         tls,
         ..CloneArgs::default()
     };
-    if flags & PIDFD != 0 && flags & PARENT_SETTID != 0 && task.wake_reason() == crate::syscalls::WakeReason::First {
+    if flags & PIDFD != 0
+        && flags & PARENT_SETTID != 0
+        && task.wake_reason() == crate::syscalls::WakeReason::First
+    {
         return Err(Errno::EINVAL.into());
     }
     clone_or_wait(task, &args, &[])
@@ -130,8 +133,24 @@ fn read_clone3(task: &CurrentTask, at: UserAddr, size: usize) -> Result<(CloneAr
     if args.exit_signal & !CSIGNAL != 0 || args.exit_signal > quicksand_abi::signal::NSIG as u64 {
         return Err(Errno::EINVAL);
     }
-    let known = VM | FS | FILES | SIGHAND | PIDFD | PTRACE | VFORK | PARENT | THREAD | SYSVSEM | SETTLS | PARENT_SETTID
-        | CHILD_CLEARTID | UNTRACED | CHILD_SETTID | IO | CLONE_CLEAR_SIGHAND | CLONE_INTO_CGROUP
+    let known = VM
+        | FS
+        | FILES
+        | SIGHAND
+        | PIDFD
+        | PTRACE
+        | VFORK
+        | PARENT
+        | THREAD
+        | SYSVSEM
+        | SETTLS
+        | PARENT_SETTID
+        | CHILD_CLEARTID
+        | UNTRACED
+        | CHILD_SETTID
+        | IO
+        | CLONE_CLEAR_SIGHAND
+        | CLONE_INTO_CGROUP
         | NAMESPACES.iter().fold(0, |all, (f, _)| all | f);
     if args.flags & !known != 0 {
         return Err(Errno::EINVAL);
@@ -147,7 +166,11 @@ fn read_clone3(task: &CurrentTask, at: UserAddr, size: usize) -> Result<(CloneAr
     }
     if args.stack != 0 {
         // The stack is given by its lowest byte here.
-        args.stack = args.stack.checked_add(args.stack_size).filter(|end| *end <= UserAddr::TASK_SIZE.0).ok_or(Errno::EINVAL)?;
+        args.stack = args
+            .stack
+            .checked_add(args.stack_size)
+            .filter(|end| *end <= UserAddr::TASK_SIZE.0)
+            .ok_or(Errno::EINVAL)?;
     }
     if args.flags & CLONE_INTO_CGROUP != 0 {
         task.kernel().log_unsupported("clone3: CLONE_INTO_CGROUP", Errno::EOPNOTSUPP);
@@ -195,7 +218,8 @@ fn check_flags(task: &CurrentTask, flags: u64) -> Result<(), Errno> {
 /// them.
 fn refuse_namespaces(task: &CurrentTask, flags: u64) -> Result<(), Errno> {
     let Some((flag, name)) = NAMESPACES.iter().find(|(f, _)| flags & f != 0) else { return Ok(()) };
-    let errno = if *flag != NEWUSER && !task.creds().has(Caps::SYS_ADMIN) { Errno::EPERM } else { Errno::EINVAL };
+    let errno =
+        if *flag != NEWUSER && !task.creds().has(Caps::SYS_ADMIN) { Errno::EPERM } else { Errno::EINVAL };
     task.kernel().log_unsupported(name, errno);
     Err(errno)
 }
@@ -263,7 +287,11 @@ fn clone_task(task: &CurrentTask, args: &CloneArgs, set_tid: &[i32]) -> Result<A
             fs: Some(fs),
             creds: own.creds.clone(),
             name: own.name.clone(),
-            clear_child_tid: if flags & CHILD_CLEARTID != 0 { UserAddr(args.child_tid) } else { UserAddr::NULL },
+            clear_child_tid: if flags & CHILD_CLEARTID != 0 {
+                UserAddr(args.child_tid)
+            } else {
+                UserAddr::NULL
+            },
             robust_list: UserAddr::NULL,
             pdeath_signal: 0,
             no_new_privs: own.no_new_privs,

@@ -81,8 +81,8 @@ pub fn sys_execveat(
     let arguments = Arguments::read(&task.mm(), &shown, argv, envp, stack_limit)?;
     // A script given by a descriptor that closes could not be opened by its interpreter.
     let by_fd = dirfd != Fd::CWD && path.first() != Some(&b'/');
-    let path_lost = by_fd
-        && task.files().get_with_flags(dirfd).is_ok_and(|(_, flags)| flags.contains(FdFlags::CLOEXEC));
+    let path_lost =
+        by_fd && task.files().get_with_flags(dirfd).is_ok_and(|(_, flags)| flags.contains(FdFlags::CLOEXEC));
     let pending = match load(task, file, &shown, path_lost, arguments) {
         Ok(pending) => pending,
         Err(ExecError::Errno(e)) => return Err(e.into()),

@@ -15,8 +15,8 @@ use quicksand_abi::task::RobustListHead;
 use quicksand_abi::{Errno, Timespec, UserAddr};
 
 use super::CurrentTask;
-use crate::mm::vma::VmaBacking;
 use crate::mm::MemoryManager;
+use crate::mm::vma::VmaBacking;
 use crate::sync::{Level, Mutex, MutexGuard, Waiter};
 use crate::syscalls::{Blocked, OnSignal, Resume, SyscallResult, WakeReason};
 use crate::time::Monotonic;
@@ -160,7 +160,9 @@ fn key_of(mm: &MemoryManager, addr: UserAddr, private: bool) -> Result<Key, Errn
     }
     let by = addr.0 - vma.start().0;
     Ok(match &vma.backing {
-        VmaBacking::SharedAnon { memory, offset } => Key::SharedAnon { memory: memory.id, offset: offset + by },
+        VmaBacking::SharedAnon { memory, offset } => {
+            Key::SharedAnon { memory: memory.id, offset: offset + by }
+        }
         VmaBacking::File { file, offset, .. } => Key::File { inode: file.inode.id, offset: offset + by },
         VmaBacking::Anon | VmaBacking::Special { .. } => own,
     })
@@ -291,7 +293,9 @@ fn go_on_waiting(task: &CurrentTask, deadline: Option<Monotonic>) -> SyscallResu
             // Restarted from the start; with a timeout, the deadline stays what it was.
             let blocked = match deadline {
                 None => Blocked::until(None).on_signal(OnSignal::Restart),
-                Some(_) => Blocked::until(deadline).resume(Resume::Deadline(deadline)).on_signal(OnSignal::RestartBlock),
+                Some(_) => Blocked::until(deadline)
+                    .resume(Resume::Deadline(deadline))
+                    .on_signal(OnSignal::RestartBlock),
             };
             return Err(blocked.into());
         }

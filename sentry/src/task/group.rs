@@ -112,7 +112,13 @@ pub(crate) enum ChildEvent {
 }
 
 impl ThreadGroup {
-    pub(crate) fn new(id: u64, pid: i32, pids: Arc<PidNamespace>, actions: Arc<Actions>, rlimits: Rlimits) -> Arc<ThreadGroup> {
+    pub(crate) fn new(
+        id: u64,
+        pid: i32,
+        pids: Arc<PidNamespace>,
+        actions: Arc<Actions>,
+        rlimits: Rlimits,
+    ) -> Arc<ThreadGroup> {
         let state = GroupState {
             tasks: Vec::new(),
             rlimits,

@@ -120,7 +120,12 @@ pub struct TaskState {
 
 impl TaskState {
     /// What a container's first task starts with, but for what is given.
-    pub fn new(mm: Arc<MemoryManager>, files: Arc<FdTable>, fs: Arc<FsInfo>, creds: Arc<Credentials>) -> TaskState {
+    pub fn new(
+        mm: Arc<MemoryManager>,
+        files: Arc<FdTable>,
+        fs: Arc<FsInfo>,
+        creds: Arc<Credentials>,
+    ) -> TaskState {
         TaskState {
             mm: Some(mm),
             files: Some(files),

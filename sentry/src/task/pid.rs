@@ -128,7 +128,8 @@ impl PidNamespace {
     /// All processes by number, zombies included.
     pub fn processes(&self) -> Vec<ProcessInfo> {
         let tables = self.lock();
-        let info = |(pid, p): (&i32, &Proc)| ProcessInfo { pid: *pid, ppid: p.parent, group: p.group.clone() };
+        let info =
+            |(pid, p): (&i32, &Proc)| ProcessInfo { pid: *pid, ppid: p.parent, group: p.group.clone() };
         tables.procs.iter().map(info).collect()
     }
     /// How many tasks there are.
@@ -292,10 +293,7 @@ impl Tables {
         !pgrp.members.iter().any(|member| {
             let Some(proc) = self.procs.get(member) else { return false };
             let Some(parent) = self.procs.get(&proc.parent) else { return false };
-            Some(*member) != without
-                && !proc.group.is_dead()
-                && parent.pgid != pgid
-                && parent.sid == pgrp.sid
+            Some(*member) != without && !proc.group.is_dead() && parent.pgid != pgid && parent.sid == pgrp.sid
         })
     }
 

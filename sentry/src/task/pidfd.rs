@@ -71,7 +71,13 @@ pub fn sys_pidfd_open(task: &CurrentTask, pid: i32, flags: u32) -> SyscallResult
 }
 
 /// `pidfd_send_signal(2)`.
-pub fn sys_pidfd_send_signal(task: &CurrentTask, fd: Fd, sig: i32, info: UserAddr, flags: u32) -> SyscallResult {
+pub fn sys_pidfd_send_signal(
+    task: &CurrentTask,
+    fd: Fd,
+    sig: i32,
+    info: UserAddr,
+    flags: u32,
+) -> SyscallResult {
     // PIDFD_SIGNAL_THREAD and its kin are not supported.
     if flags != 0 {
         return Err(Errno::EINVAL.into());

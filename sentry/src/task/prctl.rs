@@ -2,11 +2,11 @@
 
 use quicksand_abi::{Errno, UserAddr};
 
+use super::CurrentTask;
 use super::credentials::{
     Caps, LAST_CAP, SECBIT_KEEP_CAPS, SECBIT_NO_CAP_AMBIENT_RAISE, SECUREBITS, SECUREBITS_LOCKS,
 };
 use super::exec::COMM_LEN;
-use super::CurrentTask;
 use crate::syscalls::SyscallResult;
 
 const PR_SET_MM: i32 = 35;
@@ -25,7 +25,14 @@ fn all_zero(args: &[u64]) -> Result<(), Errno> {
 }
 
 /// `prctl(2)`.
-pub fn sys_prctl(task: &CurrentTask, option: i32, arg2: u64, arg3: u64, arg4: u64, arg5: u64) -> SyscallResult {
+pub fn sys_prctl(
+    task: &CurrentTask,
+    option: i32,
+    arg2: u64,
+    arg3: u64,
+    arg4: u64,
+    arg5: u64,
+) -> SyscallResult {
     match option {
         libc::PR_SET_PDEATHSIG => {
             if arg2 > quicksand_abi::signal::NSIG as u64 {
@@ -69,8 +76,16 @@ pub fn sys_prctl(task: &CurrentTask, option: i32, arg2: u64, arg3: u64, arg4: u6
             Ok(0)
         }
         libc::PR_GET_TIMING => Ok(0),
-        libc::PR_SET_TIMING => if arg2 == 0 { Ok(0) } else { Err(Errno::EINVAL.into()) },
-        libc::PR_GET_ENDIAN | libc::PR_SET_ENDIAN | libc::PR_GET_FPEMU | libc::PR_SET_FPEMU => Err(Errno::EINVAL.into()),
+        libc::PR_SET_TIMING => {
+            if arg2 == 0 {
+                Ok(0)
+            } else {
+                Err(Errno::EINVAL.into())
+            }
+        }
+        libc::PR_GET_ENDIAN | libc::PR_SET_ENDIAN | libc::PR_GET_FPEMU | libc::PR_SET_FPEMU => {
+            Err(Errno::EINVAL.into())
+        }
         libc::PR_GET_FPEXC | libc::PR_SET_FPEXC | libc::PR_GET_UNALIGN | libc::PR_SET_UNALIGN => {
             Err(Errno::EINVAL.into())
         }
@@ -89,7 +104,8 @@ pub fn sys_prctl(task: &CurrentTask, option: i32, arg2: u64, arg3: u64, arg4: u6
             if new.securebits & (SECBIT_KEEP_CAPS << 1) != 0 {
                 return Err(Errno::EPERM.into());
             }
-            new.securebits = (new.securebits & !SECBIT_KEEP_CAPS) | if arg2 == 1 { SECBIT_KEEP_CAPS } else { 0 };
+            new.securebits =
+                (new.securebits & !SECBIT_KEEP_CAPS) | if arg2 == 1 { SECBIT_KEEP_CAPS } else { 0 };
             task.commit_creds(new);
             Ok(0)
         }
@@ -167,7 +183,9 @@ pub fn sys_prctl(task: &CurrentTask, option: i32, arg2: u64, arg3: u64, arg4: u6
             Ok(0)
         }
         libc::PR_SET_PTRACER => Ok(0),
-        PR_SET_IO_FLUSHER | PR_GET_IO_FLUSHER if !task.creds().has(Caps::SYS_RESOURCE) => Err(Errno::EPERM.into()),
+        PR_SET_IO_FLUSHER | PR_GET_IO_FLUSHER if !task.creds().has(Caps::SYS_RESOURCE) => {
+            Err(Errno::EPERM.into())
+        }
         PR_SET_MM => {
             if !task.creds().has(Caps::SYS_RESOURCE) {
                 return Err(Errno::EPERM.into());

@@ -175,7 +175,9 @@ impl CurrentTask {
             match dispatch(self, number, args) {
                 Err(SyscallError::Blocked(again)) if reason == WakeReason::Interrupted => {
                     return match again.on_signal {
-                        OnSignal::CallAgain | OnSignal::Interrupt | OnSignal::Killable => Err(Errno::EINTR.into()),
+                        OnSignal::CallAgain | OnSignal::Interrupt | OnSignal::Killable => {
+                            Err(Errno::EINTR.into())
+                        }
                         OnSignal::Return(value) => Ok(value),
                         _ => self.interrupt_call(number, args, *again),
                     };
@@ -247,11 +249,7 @@ impl CurrentTask {
             FaultOutcome::Forbidden => (libc::SIGSEGV, code::SEGV_ACCERR),
             FaultOutcome::Bus => (libc::SIGBUS, code::BUS_ADRERR),
         };
-        self.trap.set(TrapInfo {
-            number: 14,
-            error_code: u64::from(fault.error_code),
-            cr2: fault.addr.0,
-        });
+        self.trap.set(TrapInfo { number: 14, error_code: u64::from(fault.error_code), cr2: fault.addr.0 });
         self.force_signal(SigInfo::fault(signal, code, fault.addr));
     }
 

@@ -169,7 +169,13 @@ pub fn sys_sched_getparam(task: &CurrentTask, pid: i32, param: UserAddr) -> Sysc
 }
 
 /// `__sched_setscheduler`: the checks, then the change. `policy` `None` keeps the one there is.
-fn set(task: &CurrentTask, pid: i32, policy: Option<u32>, priority: u32, nice: Option<i32>) -> Result<(), Errno> {
+fn set(
+    task: &CurrentTask,
+    pid: i32,
+    policy: Option<u32>,
+    priority: u32,
+    nice: Option<i32>,
+) -> Result<(), Errno> {
     let other = find(task, pid)?;
     let old = other.state.lock().sched;
     let reset = policy.map_or(old.reset_on_fork, |p| p & RESET_ON_FORK != 0);
@@ -194,7 +200,10 @@ fn set(task: &CurrentTask, pid: i32, policy: Option<u32>, priority: u32, nice: O
         if !real_time && nice < old.nice && !may_nice(limits.get(Resource::Nice).soft, nice) {
             return Err(Errno::EPERM);
         }
-        if old.policy == SCHED_IDLE && policy != SCHED_IDLE && !may_nice(limits.get(Resource::Nice).soft, old.nice) {
+        if old.policy == SCHED_IDLE
+            && policy != SCHED_IDLE
+            && !may_nice(limits.get(Resource::Nice).soft, old.nice)
+        {
             return Err(Errno::EPERM);
         }
         if !same_owner(task, &other) || (old.reset_on_fork && !reset) {
@@ -242,7 +251,13 @@ pub fn sys_sched_rr_get_interval(task: &CurrentTask, pid: i32, interval: UserAdd
 
 const ATTR_SIZE_0: u32 = 48;
 
-pub fn sys_sched_getattr(task: &CurrentTask, pid: i32, attr: UserAddr, size: u32, flags: u32) -> SyscallResult {
+pub fn sys_sched_getattr(
+    task: &CurrentTask,
+    pid: i32,
+    attr: UserAddr,
+    size: u32,
+    flags: u32,
+) -> SyscallResult {
     if attr.is_null() || pid < 0 || !(ATTR_SIZE_0..=4096).contains(&size) || flags != 0 {
         return Err(Errno::EINVAL.into());
     }

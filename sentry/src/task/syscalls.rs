@@ -171,7 +171,13 @@ pub fn sys_setrlimit(task: &CurrentTask, resource: u32, limit: UserAddr) -> Sysc
     Ok(0)
 }
 
-pub fn sys_prlimit64(task: &CurrentTask, pid: i32, resource: u32, new: UserAddr, old: UserAddr) -> SyscallResult {
+pub fn sys_prlimit64(
+    task: &CurrentTask,
+    pid: i32,
+    resource: u32,
+    new: UserAddr,
+    old: UserAddr,
+) -> SyscallResult {
     let resource_known = Resource::from_raw(resource);
     let new = if new.is_null() { None } else { Some(read_limit(task, new)?) };
     let group: Arc<ThreadGroup> = match pid {

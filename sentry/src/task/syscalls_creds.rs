@@ -7,8 +7,8 @@ use std::sync::Arc;
 use quicksand_abi::task::{CAP_VERSION_1, CAP_VERSION_2, CAP_VERSION_3, CapData, CapHeader};
 use quicksand_abi::{Errno, UserAddr};
 
-use super::credentials::{Caps, Credentials};
 use super::CurrentTask;
+use super::credentials::{Caps, Credentials};
 use crate::syscalls::SyscallResult;
 
 /// "Leave as it is", and no valid id.

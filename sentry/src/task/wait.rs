@@ -118,7 +118,11 @@ fn is_eligible(task: &CurrentTask, pid: i32, proc: &Proc, which: &Which, options
 }
 
 /// Looks, and waits where it may. `Ok(None)` only with WNOHANG.
-fn wait(task: &CurrentTask, which: &Which, options: u32) -> Result<Option<Found>, crate::syscalls::SyscallError> {
+fn wait(
+    task: &CurrentTask,
+    which: &Which,
+    options: u32,
+) -> Result<Option<Found>, crate::syscalls::SyscallError> {
     match look(task, which, options)? {
         Some(found) => Ok(Some(found)),
         None if options & WNOHANG != 0 => Ok(None),
@@ -127,7 +131,13 @@ fn wait(task: &CurrentTask, which: &Which, options: u32) -> Result<Option<Found>
 }
 
 /// `wait4(2)`.
-pub fn sys_wait4(task: &CurrentTask, pid: i32, status: UserAddr, options: u32, rusage: UserAddr) -> SyscallResult {
+pub fn sys_wait4(
+    task: &CurrentTask,
+    pid: i32,
+    status: UserAddr,
+    options: u32,
+    rusage: UserAddr,
+) -> SyscallResult {
     if options & !(WNOHANG | WUNTRACED | WCONTINUED | WNOTHREAD | WCLONE | WALL) != 0 {
         return Err(Errno::EINVAL.into());
     }

@@ -223,7 +223,7 @@ int main(int argc, char **argv) {
     get_file("/proc/self/uid_map", b, sizeof b);
     int mf[3];
     val("uid_map.fields", "%d", sscanf(b, "%d %d %d", mf, mf + 1, mf + 2) >= 2);
-    YES("mountinfo.root", get_file("/proc/self/mountinfo", b, sizeof b) && strstr(b, " / / ") && strstr(b, " - "));
+    YES("mountinfo.root", get_file("/proc/self/mountinfo", b, sizeof b) && strstr(b, " / ") && strstr(b, " - "));
     YES("mounts.root", get_file("/proc/self/mounts", b, sizeof b) && strstr(b, " / ") && strstr(b, " proc "));
     YES("mountstats_or_absent", get_file("/proc/self/mountstats", b, sizeof b) || errno == ENOENT);
     YES("io_or_absent", get_file("/proc/self/io", b, sizeof b) || errno == ENOENT);

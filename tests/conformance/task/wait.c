@@ -67,6 +67,7 @@ int main(void) {
     // Stop and continue.
     pid = MUST(fork());
     if (pid == 0) {
+        setpgid(0, 0); // a group of its own that has a parent in the session is not orphaned
         raise(SIGSTOP);
         raise(SIGTSTP);
         _exit(4);
@@ -95,6 +96,8 @@ int main(void) {
     info("cont.continued_info", &si, pid);
     YES("cont.wait4", waitpid(pid, &st, WCONTINUED) == pid);
     val("cont.status", "%s raw %#x", wname(st), st);
+    // In an orphaned process group the terminal's stop signals do nothing, SIGSTOP does.
+    val("orphaned_group.tstp", "%s", wname(CHILD(setsid(); raise(SIGTSTP); raise(SIGTTIN); _exit(5))));
     kill(pid, SIGSTOP);
     waitpid(pid, &st, WUNTRACED);
     kill(pid, SIGKILL); // works on a stopped process

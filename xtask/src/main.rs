@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+mod apt;
 mod bench;
 mod build;
 mod bundle;

@@ -1,6 +1,7 @@
 //! Who runs a bundle: the host itself in a chroot, `runc`, `runsc`, and ourselves.
 
 use super::Options;
+use crate::apt::Apt;
 use crate::build::{self, Profile};
 use crate::{process, setup};
 use anyhow::{Context, Result, bail};
@@ -141,30 +142,8 @@ fn install_peers() -> Result<()> {
     }
     println!("downloading runsc from Debian trixie");
     let dir = setup::work_dir("peers")?;
-    for folder in ["lists/partial", "cache/archives/partial"] {
-        fs::create_dir_all(dir.join(folder))?;
-    }
-    let list = dir.join("sources.list");
-    fs::write(
-        &list,
-        "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian trixie main\n",
-    )?;
-    let apt = |args: &[&str], limit: u64| -> Result<()> {
-        let mut command = Command::new("apt-get");
-        for (key, value) in [
-            ("Dir::Etc::sourcelist", list.display().to_string()),
-            ("Dir::Etc::sourceparts", "-".to_owned()),
-            ("Dir::State::lists", dir.join("lists").display().to_string()),
-            ("Dir::Cache", dir.join("cache").display().to_string()),
-            ("APT::Sandbox::User", "root".to_owned()),
-        ] {
-            command.arg("-o").arg(format!("{key}={value}"));
-        }
-        command.args(args).current_dir(&dir);
-        process::text(&mut command, Duration::from_secs(limit)).map(|_| ())
-    };
-    apt(&["update", "-q"], 300)?;
-    apt(&["download", "-q", "runsc"], 600)?;
+    let apt = Apt::new(&dir, "deb", "trixie")?;
+    apt.run(&["download", "-q", "runsc"], 600)?;
     let package = fs::read_dir(&dir)?
         .flatten()
         .map(|entry| entry.path())

@@ -5,6 +5,7 @@
 //! `tests/workloads/python/KNOWN.toml` gives the reason. The host's results are kept below `target/`, because they
 //! change only with its Python and its kernel.
 
+use crate::apt::Apt;
 use crate::conformance::{self, Sandbox};
 use crate::report::{Table, Tally};
 use crate::{process, setup};
@@ -16,28 +17,49 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-/// The files of CPython's test suite that must behave as on the host.
+/// The files of CPython's test suite that must behave as on the host, the longest first.
 const FILES: &[&str] = &[
-    "test_json",
-    "test_re",
-    "test_os",
-    "test_posix",
-    "test_pathlib",
-    "test_tempfile",
-    "test_shutil",
-    "test_subprocess",
-    "test_threading",
-    "test_signal",
-    "test_select",
-    "test_selectors",
-    "test_fcntl",
-    "test_mmap",
-    "test_time",
-    "test_pty",
     "test_asyncio",
     "test_multiprocessing_fork",
+    "test_signal",
+    "test_subprocess",
+    "test_selectors",
+    "test_threading",
+    "test_fcntl",
+    "test_json",
+    "test_mmap",
+    "test_os",
+    "test_pathlib",
+    "test_posix",
+    "test_pty",
+    "test_re",
+    "test_select",
+    "test_shutil",
     "test_sqlite3",
+    "test_tempfile",
+    "test_time",
 ];
+
+/// Of these, what Debian's package leaves out; it comes from Debian's source of the same Python.
+const NOT_PACKAGED: &[&str] = &["test_sqlite3"];
+
+/// `python3 -m test`, with one more folder of tests (whose packages cannot discover their modules by the usual path).
+const RUN_TESTS: &str = "\
+import os, sys, test
+from test import support
+more = sys.argv.pop(1)
+test.__path__.append(more)
+discover = support.load_package_tests
+def load_package_tests(folder, loader, tests, pattern):
+    if not folder.startswith(more):
+        return discover(folder, loader, tests, pattern)
+    names = sorted(name[:-3] for name in os.listdir(folder) if name.startswith('test_'))
+    tests.addTests(loader.loadTestsFromNames(f'test.{os.path.basename(folder)}.{name}' for name in names))
+    return tests
+support.load_package_tests = load_package_tests
+from test.libregrtest import main
+main()
+";
 
 /// The longest of them takes about two minutes on the host.
 const LIMIT: Duration = Duration::from_secs(15 * 60);
@@ -68,14 +90,25 @@ type Known = BTreeMap<String, String>;
 
 pub(super) fn run(sandbox: &Sandbox, filter: Option<&str>) -> Result<Tally> {
     setup::ensure(&[setup::PYTHON, setup::PYTHON_TESTS])?;
-    let files: Vec<&str> =
+    let mut files: Vec<&str> =
         FILES.iter().copied().filter(|file| filter.is_none_or(|part| file.contains(part))).collect();
     let known = known()?;
+    let more = setup::work_dir("python-tests")?.join("more");
+    let mut not_packaged =
+        files.iter().any(|file| NOT_PACKAGED.contains(file)).then(|| add_not_packaged(&more));
     let python = fs::canonicalize("/usr/bin/python3").context("/usr/bin/python3")?;
     let key = stamp(&python)?;
+    let mut all = Tally::default();
+    if let Some(Err(error)) = not_packaged.take() {
+        println!(
+            "NOT RUN: {}: Debian's test package lacks it, and its source could not be had: {error:#}",
+            NOT_PACKAGED.join(", ")
+        );
+        all += Tally::skipped();
+        files.retain(|file| !NOT_PACKAGED.contains(file));
+    }
     let outcomes = conformance::in_parallel(&files, |file| both(file, &python, &key, sandbox));
 
-    let mut all = Tally::default();
     let mut table = Table::new(["file", "tests", "agree", "differ", "known", "host s", "sandbox s"]);
     for (file, outcome) in files.iter().zip(outcomes) {
         let (host, guest) = match outcome {
@@ -99,6 +132,30 @@ pub(super) fn run(sandbox: &Sandbox, filter: Option<&str>) -> Result<Tally> {
     Ok(all)
 }
 
+/// Unpacks the tests that are not packaged from Debian's source package, once.
+fn add_not_packaged(more: &Path) -> Result<()> {
+    if NOT_PACKAGED.iter().all(|file| more.join(file).is_dir()) {
+        return Ok(());
+    }
+    let dir = setup::work_dir("python-tests/source")?;
+    let release = fs::read_to_string("/etc/os-release").context("/etc/os-release")?;
+    let release =
+        release.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME=")).context("no release name")?;
+    println!("downloading the source of python3.11");
+    Apt::new(&dir, "deb-src", release)?
+        .run(&["source", "-q", "--download-only", "--tar-only", "python3.11"], 600)?;
+    let archive = fs::read_dir(&dir)?
+        .flatten()
+        .map(|entry| entry.path())
+        .find(|path| path.to_string_lossy().contains(".orig.tar."))
+        .context("the source package has no archive")?;
+    conformance::fresh_folder(more)?;
+    let mut tar = Command::new("tar");
+    tar.arg("-xf").arg(&archive).arg("-C").arg(more).args(["--strip-components=3", "--wildcards"]);
+    tar.args(NOT_PACKAGED.iter().map(|file| format!("*/Lib/test/{file}")));
+    process::text(&mut tar, Duration::from_secs(300)).map(|_| ())
+}
+
 fn both(file: &str, python: &Path, key: &str, sandbox: &Sandbox) -> Result<(Results, Results)> {
     let dir = setup::work_dir("python-tests")?;
     let cache = dir.join(format!("{file}.host.json"));
@@ -119,7 +176,8 @@ fn run_file(command: &mut Command, file: &str, folder: &Path) -> Result<Results>
     conformance::fresh_folder(folder)?;
     let limit = LIMIT.as_secs() - 30;
     // A hang is answered with the stacks of all threads, which says where it hangs.
-    command.args(["-m", "test", "-v", "--timeout", &limit.to_string(), "--tempdir"]).arg(folder).arg(file);
+    command.args(["-c", RUN_TESTS]).arg(setup::work_dir("python-tests")?.join("more"));
+    command.args(["-v", "--timeout", &limit.to_string(), "--tempdir"]).arg(folder).arg(file);
     command
         .current_dir(folder)
         .env_clear()

@@ -5,6 +5,7 @@ pub mod dev;
 pub mod epoll;
 pub mod eventfd;
 pub mod ioctl;
+pub mod overlay;
 pub mod pipe;
 pub mod poll;
 pub mod pseudo;

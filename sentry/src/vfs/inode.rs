@@ -346,6 +346,14 @@ pub trait InodeOps: Any + Send + Sync + fmt::Debug {
     ) -> Result<Box<dyn FileOps>, Errno> {
         Err(Errno::ENXIO)
     }
+    /// The directory is about to be removed or replaced: the time to learn what only a task can ask for.
+    fn prepare_removal(&self, _inode: &Inode, _task: &CurrentTask) -> Result<(), Errno> {
+        Ok(())
+    }
+    /// The host file with a regular file's contents, from offset 0, for reading.
+    fn host_file(&self, _inode: &Inode) -> Result<super::HostMapping, Errno> {
+        Err(Errno::ENODEV)
+    }
     /// Whether a cached name still leads here (proc's task directories vanish with their tasks).
     fn revalidate(&self, _inode: &Inode) -> bool {
         true

@@ -158,6 +158,7 @@ pub fn rmdir(task: &CurrentTask, dirfd: Fd, path: &[u8]) -> Result<(), Errno> {
     let inode = &dir.dentry.inode;
     perm::may_delete(&task.creds(), inode, &victim.inode, true)?;
     not_mounted(&victim)?;
+    victim.inode.ops.prepare_removal(&victim.inode, task)?;
     {
         // Below the directory already locked, so nobody waits the other way round.
         let mut below = victim.children.lock_second();
@@ -278,6 +279,7 @@ pub fn rename(
     not_mounted(&moved)?;
     if let Some(replaced) = &replaced {
         not_mounted(replaced)?;
+        replaced.inode.ops.prepare_removal(&replaced.inode, task)?;
     }
     let exchange = flags.contains(RenameFlags::EXCHANGE);
     // A directory that goes away is locked, as in rmdir: it is below one of the two.

@@ -16,8 +16,8 @@ use crate::task::CurrentTask;
 use crate::time::Realtime;
 use crate::vfs::inode::Rename;
 use crate::vfs::{
-    Attr, DeviceId, FileKind, FileName, FileOps, Inode, InodeOps, LinkTarget, NewNode, OpenFlags, Owner,
-    SetAttr, Superblock,
+    Attr, DeviceId, FileKind, FileName, FileOps, HostMapping, Inode, InodeOps, LinkTarget, NewNode,
+    OpenFlags, Owner, SetAttr, Superblock,
 };
 
 /// One mounted host tree.
@@ -356,6 +356,10 @@ impl InodeOps for HostInode {
             }
             _ => Err(Errno::ENXIO),
         }
+    }
+
+    fn host_file(&self, _: &Inode) -> Result<HostMapping, Errno> {
+        Ok(HostMapping { fd: self.tree.open_fd(&self.node, false)?, offset: 0, writable: false })
     }
 
     fn cache_children(&self) -> bool {

@@ -100,7 +100,7 @@ impl Data {
     }
 
     /// Writes at `offset`; returns how much of `data` fitted (ENOSPC where nothing did).
-    fn write(&mut self, space: &Space, offset: u64, data: &[u8]) -> Result<usize, Errno> {
+    pub(super) fn write(&mut self, space: &Space, offset: u64, data: &[u8]) -> Result<usize, Errno> {
         if self.seals & (seal::WRITE | seal::FUTURE_WRITE) != 0 {
             return Err(Errno::EPERM);
         }

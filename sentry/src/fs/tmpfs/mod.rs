@@ -25,10 +25,11 @@ use crate::task::CurrentTask;
 use crate::time::Realtime;
 use crate::vfs::inode::Rename;
 use crate::vfs::{
-    Attr, Dentry, DeviceId, FileKind, FileName, FileOps, Inode, InodeOps, LinkTarget, Mount, MountFlags,
-    NewNode, OpenFlags, Owner, SetAttr, Superblock, now,
+    Attr, Dentry, DeviceId, FileKind, FileName, FileOps, HostMapping, Inode, InodeOps, LinkTarget, Mount,
+    MountFlags, NewNode, OpenFlags, Owner, SetAttr, Superblock, now,
 };
 
+pub(crate) use dir::emit_dots;
 pub use options::Options;
 use space::{Space, SpaceStat};
 
@@ -107,6 +108,59 @@ pub fn mount(source: &[u8], data: &[u8], flags: MountFlags) -> Result<Arc<Mount>
     Ok(Mount::new(new(&options), flags, source, options.shown().as_bytes()))
 }
 
+/// Nodes without a directory: what `fs::overlay` keeps its changes in.
+#[derive(Debug)]
+pub(crate) struct Layer {
+    sb: Arc<Superblock>,
+    space: Arc<Space>,
+}
+
+impl Layer {
+    pub(crate) fn new(options: &Options) -> Layer {
+        let space = Arc::new(Space::new(options.max_pages, options.max_inodes));
+        let sb = Superblock::new("tmpfs", MAGIC, Box::new(SpaceStat(space.clone())));
+        Layer { sb, space }
+    }
+    /// A new node in no directory.
+    pub(crate) fn make(&self, node: &NewNode<'_>, owner: Owner) -> Result<Arc<Inode>, Errno> {
+        make(&self.sb, &self.space, node, owner)
+    }
+    pub(crate) fn superblock(&self) -> &Arc<Superblock> {
+        &self.sb
+    }
+}
+
+/// What an open regular file of this file system does.
+pub(crate) fn file_ops() -> Box<dyn FileOps> {
+    Box::new(file::TmpfsFile)
+}
+
+/// Writes `data` into a regular file of this file system; ENOSPC where not all of it fits.
+pub(crate) fn fill(inode: &Inode, offset: u64, data: &[u8]) -> Result<(), Errno> {
+    let node = Node::of(inode)?;
+    let written = node.state.lock().file()?.write(&node.space, offset, data)?;
+    if written == data.len() { Ok(()) } else { Err(Errno::ENOSPC) }
+}
+
+fn make(
+    sb: &Arc<Superblock>,
+    space: &Arc<Space>,
+    node: &NewNode<'_>,
+    owner: Owner,
+) -> Result<Arc<Inode>, Errno> {
+    let (kind, body) = match node {
+        NewNode::Regular => (FileKind::Regular, Body::File(file::Data::default())),
+        NewNode::Directory => (FileKind::Directory, Body::Dir(dir::Entries::default())),
+        NewNode::Symlink(target) => (FileKind::Symlink, Body::Symlink((*target).into())),
+        NewNode::Fifo => (FileKind::Fifo, Body::Other),
+        NewNode::Socket => (FileKind::Socket, Body::Other),
+        NewNode::CharDevice(dev) => (FileKind::CharDevice, Body::Device(*dev)),
+        NewNode::BlockDevice(dev) => (FileKind::BlockDevice, Body::Device(*dev)),
+    };
+    space.take_inode()?;
+    Ok(new_inode(sb, space.clone(), kind, body, owner))
+}
+
 fn new_inode(
     sb: &Arc<Superblock>,
     space: Arc<Space>,
@@ -137,17 +191,7 @@ impl Node {
 
     /// A new node in the same file system as `self`, in no directory.
     fn make(&self, sb: &Arc<Superblock>, node: &NewNode<'_>, owner: Owner) -> Result<Arc<Inode>, Errno> {
-        let (kind, body) = match node {
-            NewNode::Regular => (FileKind::Regular, Body::File(file::Data::default())),
-            NewNode::Directory => (FileKind::Directory, Body::Dir(dir::Entries::default())),
-            NewNode::Symlink(target) => (FileKind::Symlink, Body::Symlink((*target).into())),
-            NewNode::Fifo => (FileKind::Fifo, Body::Other),
-            NewNode::Socket => (FileKind::Socket, Body::Other),
-            NewNode::CharDevice(dev) => (FileKind::CharDevice, Body::Device(*dev)),
-            NewNode::BlockDevice(dev) => (FileKind::BlockDevice, Body::Device(*dev)),
-        };
-        self.space.take_inode()?;
-        Ok(new_inode(sb, self.space.clone(), kind, body, owner))
+        make(sb, &self.space, node, owner)
     }
 
     fn add_links(&self, by: i32) {
@@ -315,6 +359,10 @@ impl InodeOps for Node {
             FileKind::Directory => Ok(Box::new(dir::TmpfsDir)),
             _ => Err(Errno::ENXIO),
         }
+    }
+
+    fn host_file(&self, _inode: &Inode) -> Result<HostMapping, Errno> {
+        Ok(HostMapping { fd: self.state.lock().file()?.to_host()?, offset: 0, writable: true })
     }
 
     fn touch_atime(&self, _inode: &Inode, time: Realtime, relative: bool) {

@@ -1,0 +1,107 @@
+//! Overlay: memory over a read-only tree of any other file system (Linux's overlayfs, gVisor's `--overlay2`).
+//!
+//! An inode of the overlay ([`inode::Node`]) stands for a file of the lower tree, a new one, or a changed one: what was
+//! changed is in a tmpfs node of its own (`upper`), attributes first and contents only when they change ([`copy_up`]).
+//! There is no upper *tree*: a directory of the overlay keeps what differs from its lower directory itself ([`dir`]), so
+//! that renaming a lower directory moves one entry. The lower tree never changes, so whatever is learnt of it stays true:
+//! a name is looked up below once, also when it is not there, and a directory is read below once.
+//!
+//! Invariants: a directory's entries change under its dentry's lock, and each entry of an inode that differs from the lower
+//! tree holds it. Files opened before their contents were copied up read the new contents afterwards; what they had mapped
+//! stays the old (as in Linux's overlayfs).
+//!
+//! Lock order: `Level::Overlay`, one node at a time; inodes of the layers come after.
+
+mod copy_up;
+mod dir;
+mod file;
+mod inode;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use quicksand_abi::Errno;
+
+use crate::fs::tmpfs::{self, Layer};
+use crate::sync::{Level, Mutex};
+use crate::vfs::inode::{FsStat, StatFs};
+use crate::vfs::{Dentry, FileKind, Inode, Mount, MountFlags, OpenFile, OpenFlags, Path, Superblock};
+
+use inode::Node;
+
+/// `OVERLAYFS_SUPER_MAGIC`.
+const MAGIC: u64 = 0x794c_7630;
+/// Numbers of new files start here: host file systems give out lower ones.
+const FIRST_NEW_INO: u64 = 1 << 40;
+
+/// One overlay.
+#[derive(Debug)]
+struct Overlay {
+    layer: Arc<Layer>,
+    next_ino: AtomicU64,
+    /// Inodes of lower files with several names, by the lower inode's id: all names lead to one inode. Held for good, since
+    /// a name that nobody has looked up yet may lead to a changed file.
+    linked: Mutex<HashMap<u64, Arc<Inode>>>,
+    /// What open files of the layers hang from.
+    mount: Arc<Mount>,
+}
+
+#[derive(Debug)]
+struct Statfs(Arc<Layer>);
+
+impl StatFs for Statfs {
+    /// As Linux: the upper layer's.
+    fn statfs(&self) -> Result<FsStat, Errno> {
+        self.0.superblock().statfs.statfs()
+    }
+}
+
+/// An overlay of memory over the directory `lower`; its root. `options` limit the memory.
+pub fn new(lower: Arc<Inode>, options: &tmpfs::Options) -> Result<Arc<Dentry>, Errno> {
+    if lower.kind != FileKind::Directory {
+        return Err(Errno::ENOTDIR);
+    }
+    let layer = Arc::new(Layer::new(options));
+    let sb = Superblock::new("overlay", MAGIC, Box::new(Statfs(layer.clone())));
+    let inner = Dentry::new_root(lower.clone(), b"/");
+    let fs = Arc::new(Overlay {
+        layer,
+        next_ino: AtomicU64::new(FIRST_NEW_INO),
+        linked: Mutex::new(Level::Leaf, HashMap::new()),
+        mount: Mount::new(inner, MountFlags::NOATIME, b"overlay", b""),
+    });
+    let root = Node::over(&fs, &sb, lower)?;
+    Ok(Dentry::new_root(root, b"/"))
+}
+
+/// An overlay and a mount of it.
+pub fn mount(lower: Arc<Inode>, flags: MountFlags) -> Result<Arc<Mount>, Errno> {
+    Ok(Mount::new(new(lower, &tmpfs::Options::default())?, flags, b"overlay", b""))
+}
+
+impl Overlay {
+    fn next_ino(&self) -> u64 {
+        self.next_ino.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// An open file of an upper regular file.
+    fn open_upper(&self, inode: &Arc<Inode>) -> Arc<OpenFile> {
+        let path = Path::new(self.mount.clone(), Dentry::new_root(inode.clone(), b""));
+        OpenFile::new(path, tmpfs::file_ops(), OpenFlags::RDWR | OpenFlags::LARGEFILE)
+    }
+
+    /// An open file of a lower inode.
+    fn open_inner(
+        &self,
+        inode: &Arc<Inode>,
+        flags: OpenFlags,
+        task: &crate::task::CurrentTask,
+    ) -> Result<Arc<OpenFile>, Errno> {
+        let ops = inode.ops.open(inode, flags, task)?;
+        let path = Path::new(self.mount.clone(), Dentry::new_root(inode.clone(), b""));
+        Ok(OpenFile::new(path, ops, flags))
+    }
+}

@@ -10,9 +10,10 @@ use super::map::{FileTarget, MapRequest, Target, host_pages};
 use super::tree::prot_from_bits;
 use super::vma::{SharedMemory, VmFlags};
 use super::{Limits, MemoryManager, RemapRequest};
+use crate::fs::tmpfs::memfd::Sealing;
 use crate::syscalls::{Fd, SyscallResult};
 use crate::task::CurrentTask;
-use crate::vfs::{FileKind, MountFlags, OpenFile};
+use crate::vfs::{FdFlags, FileKind, MountFlags, OpenFile};
 
 /// The personality bit that makes every readable mapping executable.
 pub const READ_IMPLIES_EXEC: u32 = 0x0040_0000;
@@ -276,4 +277,27 @@ pub fn sys_pkey_alloc(_task: &CurrentTask, _flags: u64, _rights: u64) -> Syscall
 
 pub fn sys_pkey_free(_task: &CurrentTask, _key: i32) -> SyscallResult {
     Err(Errno::EINVAL.into())
+}
+
+pub fn sys_memfd_create(task: &CurrentTask, name: UserAddr, flags: u32) -> SyscallResult {
+    /// The longest name: a file name less `memfd:`.
+    const NAME_MAX: usize = 249;
+    const KNOWN: u32 = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING | libc::MFD_NOEXEC_SEAL | libc::MFD_EXEC;
+    if flags & libc::MFD_HUGETLB != 0 {
+        task.kernel().log_once(0x1_0000_0003, || "memfd_create: MFD_HUGETLB is not supported; ENOSYS".into());
+        return Err(Errno::ENOSYS.into());
+    }
+    let noexec = flags & libc::MFD_NOEXEC_SEAL != 0;
+    if flags & !KNOWN != 0 || noexec && flags & libc::MFD_EXEC != 0 {
+        return Err(Errno::EINVAL.into());
+    }
+    let name = task.read_cstring(name, NAME_MAX).map_err(|error| match error {
+        Errno::ENAMETOOLONG => Errno::EINVAL,
+        other => other,
+    })?;
+    let sealing = Sealing { allowed: flags & libc::MFD_ALLOW_SEALING != 0, noexec };
+    let creds = task.creds();
+    let file = crate::fs::tmpfs::memfd::create(&name, sealing, creds.fsuid, creds.fsgid)?;
+    let fd_flags = if flags & libc::MFD_CLOEXEC != 0 { FdFlags::CLOEXEC } else { FdFlags::empty() };
+    Ok(task.install_fd(file, fd_flags)?.0 as usize)
 }

@@ -407,7 +407,7 @@ syscalls! {
     316 renameat2(olddirfd: Fd, old: Path, newdirfd: Fd, new: Path, flags: Hex) => crate::vfs::syscalls_path::sys_renameat2, "no RENAME_WHITEOUT";
     317 seccomp(op: Int, flags: Hex, args: Ptr) => crate::task::syscalls::sys_seccomp, "no filters: answers EINVAL";
     318 getrandom(buf: Ptr, count: Size, flags: Hex) => crate::task::syscalls::sys_getrandom, "full";
-    319 memfd_create(name: Path, flags: Hex);
+    319 memfd_create(name: Path, flags: Hex) => crate::mm::syscalls::sys_memfd_create, "no MFD_HUGETLB";
     320 kexec_file_load(a: Hex, b: Hex, c: Hex, d: Hex, e: Hex, f: Hex);
     321 bpf(a: Hex, b: Hex, c: Hex, d: Hex, e: Hex, f: Hex);
     322 execveat(dirfd: Fd, path: Path, argv: Ptr, envp: Ptr, flags: Hex) => crate::task::exec::sys_execveat, "full";

@@ -17,8 +17,19 @@ fn main() {
         // Guest code of any make calls it: no stack canary from a TLS that may not be there, and vector registers untouched.
         .args(["-fno-stack-protector", "-mgeneral-regs-only", "-fcf-protection=none"])
         .args(["-fasynchronous-unwind-tables", "-ffile-prefix-map=/=", "-g0"])
-        .args(["-shared", "-nostdlib", "-Wl,-soname=linux-vdso.so.1", "-Wl,--hash-style=both", "-Wl,-Bsymbolic"])
-        .args(["-Wl,--eh-frame-hdr", "-Wl,--build-id=sha1", "-Wl,-z,max-page-size=4096", "-Wl,-z,noexecstack"])
+        .args([
+            "-shared",
+            "-nostdlib",
+            "-Wl,-soname=linux-vdso.so.1",
+            "-Wl,--hash-style=both",
+            "-Wl,-Bsymbolic",
+        ])
+        .args([
+            "-Wl,--eh-frame-hdr",
+            "-Wl,--build-id=sha1",
+            "-Wl,-z,max-page-size=4096",
+            "-Wl,-z,noexecstack",
+        ])
         .arg(format!("-Wl,-T,{}", script.display()))
         .arg("-o")
         .arg(&out)
@@ -26,7 +37,11 @@ fn main() {
         .status();
     match status {
         Ok(status) if status.success() => {}
-        Ok(status) => panic!("{compiler} could not build the vDSO ({status}); install a C compiler (Debian: gcc)"),
-        Err(error) => panic!("{compiler} could not be run: {error}; install a C compiler (Debian: gcc) or set CC"),
+        Ok(status) => {
+            panic!("{compiler} could not build the vDSO ({status}); install a C compiler (Debian: gcc)")
+        }
+        Err(error) => {
+            panic!("{compiler} could not be run: {error}; install a C compiler (Debian: gcc) or set CC")
+        }
     }
 }

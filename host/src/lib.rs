@@ -3,6 +3,7 @@
 
 pub mod fs;
 mod thread_clock;
+pub mod tsc;
 pub mod tty;
 
 pub use thread_clock::thread_cpu_ns;

@@ -9,6 +9,7 @@ mod cpu;
 pub mod service;
 mod sleep;
 pub mod syscalls;
+pub mod timekeeper;
 pub mod timer;
 
 pub use clock::{Clocks, Monotonic, Realtime};

@@ -1,11 +1,15 @@
 //! Mapping an ELF file's segments into a new address space.
 
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
 use quicksand_abi::elf::{PF_W, PF_X, ProgramHeader};
 use quicksand_abi::{Errno, PAGE_SIZE, UserAddr, UserRange};
 use quicksand_platform::Prot;
+use quicksand_vdso::{DATA_BYTES, IMAGE};
 
 use super::elf::{ElfFile, segment_prot};
-use crate::mm::{Inner, Limits, Vma, VmaBacking};
+use crate::mm::{Inner, Limits, VmFlags, Vma, VmaBacking};
 use crate::vfs::HostMapping;
 
 /// Where an image came to lie.
@@ -144,4 +148,25 @@ fn place(inner: &mut Inner, limits: &Limits, vma: Vma) -> Result<(), Errno> {
 /// The bias that puts an image whose lowest address is `low` at `base`, rounded down to `alignment`.
 pub fn bias_for(low: u64, base: u64, alignment: u64) -> u64 {
     (base & !(alignment - 1)).wrapping_sub(page_floor(low))
+}
+
+/// Maps the vDSO: its data page, shared and read-only, and the image behind it. Returns where the image begins.
+pub fn map_vdso(inner: &mut Inner, memory: &Arc<OwnedFd>) -> Result<UserAddr, Errno> {
+    let image = (IMAGE.len() as u64).next_multiple_of(PAGE_SIZE);
+    let start = inner.place(&Limits::NONE, UserAddr::NULL, DATA_BYTES + image, 0)?;
+    let image_start = UserAddr(start.0 + DATA_BYTES);
+    let data = UserRange { start, end: image_start };
+    let code = UserRange { start: image_start, end: UserAddr(image_start.0 + image) };
+    let special = |range, prot, name, offset| {
+        let mut vma = Vma::anonymous(range, prot);
+        vma.flags = VmFlags::SPECIAL;
+        vma.backing = VmaBacking::Special { name, fd: memory.clone(), offset };
+        vma
+    };
+    let mut page = special(data, Prot::R, "[vvar]", 0);
+    // Shared, so that it changes under the program; shown as private, as Linux shows it.
+    page.max_prot = Prot::R;
+    inner.install(&Limits::NONE, page)?;
+    inner.install(&Limits::NONE, special(code, Prot::RX, "[vdso]", DATA_BYTES))?;
+    Ok(image_start)
 }

@@ -247,8 +247,19 @@ fn build(
     let brk_base = if away && random.enabled { UserAddr(PIE_BASE).page_floor() } else { brk };
     let brk = UserAddr(brk_base.0 + random.pages(2, 1 << 30));
 
+    let keeper = &context.task.kernel().clocks.keeper;
+    keeper.tick();
+    let vdso = match keeper.vdso_memory() {
+        Some(memory) => image::map_vdso(&mut inner, &memory)?,
+        None => UserAddr::NULL,
+    };
+
     let (hwcap, hwcap2) = rustix::param::linux_hwcap();
-    let mut auxv = vec![(AT_MINSIGSTKSZ, context.signal_frame)];
+    let mut auxv = Vec::with_capacity(24);
+    if !vdso.is_null() {
+        auxv.push((AT_SYSINFO_EHDR, vdso.0));
+    }
+    auxv.push((AT_MINSIGSTKSZ, context.signal_frame));
     auxv.extend([
         (AT_HWCAP, hwcap as u64),
         (AT_PAGESZ, PAGE_SIZE),
@@ -278,6 +289,7 @@ fn build(
     inner.space.write(first.pointer, &first.bytes).map_err(|_| Errno::EFAULT)?;
 
     let marks = &mut inner.marks;
+    marks.vdso = vdso;
     marks.start_code = UserAddr(placed.start_code);
     marks.end_code = UserAddr(placed.end_code);
     marks.start_data = UserAddr(placed.start_data);

@@ -153,7 +153,8 @@ impl Vma {
             VmaBacking::File { host, host_offset, .. } => {
                 Backing::PrivateFile { fd: host.as_fd(), offset: host_offset + by }
             }
-            VmaBacking::Special { fd, offset, .. } if self.is_shared() => {
+            // What can never be written is the kernel's own to change: shared, though not called so.
+            VmaBacking::Special { fd, offset, .. } if !self.max_prot.write => {
                 Backing::SharedFile { fd: fd.as_fd(), offset: offset + by, writable: false }
             }
             VmaBacking::Special { fd, offset, .. } => {

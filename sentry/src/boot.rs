@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering;
 use quicksand_abi::{Errno, SigInfo};
 use quicksand_platform::{PlatformError, Registers};
 
-use crate::fs::{gofer, tmpfs};
+use crate::fs::{gofer, overlay, tmpfs};
 use crate::kernel::{Container, Kernel};
 use crate::mm::MemoryManager;
 use crate::signal::{Actions, send_to_group};
@@ -194,8 +194,11 @@ fn root_mount(config: RootConfig) -> Result<Arc<Mount>, Errno> {
         flags |= MountFlags::RDONLY;
     }
     let exclusive = config.overlay || config.readonly;
-    let lower = Dentry::new_root(open_source(config.source, exclusive)?, b"/");
-    Ok(Mount::new(lower, flags, b"none", b""))
+    let tree = open_source(config.source, exclusive)?;
+    if config.overlay {
+        return overlay::mount(tree, flags);
+    }
+    Ok(Mount::new(Dentry::new_root(tree, b"/"), flags, b"none", b""))
 }
 
 fn open_source(source: RootSource, exclusive: bool) -> Result<Arc<Inode>, Errno> {

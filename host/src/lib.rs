@@ -4,6 +4,9 @@
 pub mod fs;
 mod thread_clock;
 pub mod tsc;
+pub mod mount;
+pub mod process;
+pub mod signal;
 pub mod tty;
 
 pub use thread_clock::thread_cpu_ns;

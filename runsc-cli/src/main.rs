@@ -1,1 +1,45 @@
-fn main() {}
+//! `quicksand`: runs programs in a sandbox, behind the command line that container engines expect of an OCI runtime.
+//!
+//! - [`cli`]: the arguments. [`commands`]: one file per command.
+//! - [`spec`]: the OCI `config.json`. [`state`]: what is kept of a container under `--root`. [`cgroup`]: its limits.
+//! - [`launch`]: the host's side of starting a sandbox. [`sandbox`]: what runs inside the sandbox process.
+//! - [`control`]: the messages between the two.
+#![forbid(unsafe_code)]
+// A binary has no users of its items: `pub` here says that another module may use one.
+#![allow(unreachable_pub)]
+
+mod cgroup;
+mod cli;
+mod commands;
+mod console;
+mod control;
+mod error;
+mod hooks;
+mod launch;
+mod log;
+mod rlimits;
+mod sandbox;
+mod spec;
+mod state;
+mod timeline;
+
+use std::process::ExitCode;
+
+/// The exit code for errors of our own, apart from those of programs.
+const FAILED: u8 = 128;
+
+fn main() -> ExitCode {
+    let started_ns = timeline::now_ns();
+    let cli = cli::parse();
+    if let Err(e) = log::start(&cli.global) {
+        eprintln!("quicksand: {e}");
+        return ExitCode::from(FAILED);
+    }
+    match commands::run(cli, started_ns) {
+        Ok(code) => ExitCode::from(code),
+        Err(e) => {
+            log::failure(&e.to_string());
+            ExitCode::from(FAILED)
+        }
+    }
+}

@@ -146,7 +146,9 @@ impl FileOps for HostFile {
             };
             let slices = &[IoSlice::new(&buffer[..taken])];
             let result = if at == self.position.load(Ordering::Relaxed) {
-                let moved = |n: &usize| drop(self.position.fetch_add(*n as u64, Ordering::Relaxed));
+                let moved = |n: &usize| {
+                    self.position.fetch_add(*n as u64, Ordering::Relaxed);
+                };
                 rustix::io::writev(fd, slices).inspect(moved)
             } else {
                 rustix::io::pwritev(fd, slices, at)

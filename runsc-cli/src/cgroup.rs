@@ -1,0 +1,257 @@
+//! The container's cgroup: every process of a sandbox is in it, so guest memory and CPU time are the container's.
+//!
+//! Both hierarchies are served through the cgroup file system: version 1 controllers under `/sys/fs/cgroup/NAME` and the
+//! unified version 2. As `runc` does, a limit that was asked for and cannot be set is an error for root; everything else
+//! is best effort.
+
+use std::fs;
+use std::path::{Component, Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Context, Result};
+use crate::fail;
+use crate::spec::Resources;
+
+const MOUNT: &str = "/sys/fs/cgroup";
+
+/// Version 1 controllers that a container gets a group in, where they are mounted.
+const CONTROLLERS: [&str; 5] = ["pids", "memory", "cpu", "cpuset", "freezer"];
+
+/// The groups made for a container: one a controller, or a single unified one.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+pub struct Cgroup {
+    paths: Vec<PathBuf>,
+    unified: bool,
+}
+
+/// A file of a group and what is written to it.
+type Setting = (&'static str, String);
+
+impl Cgroup {
+    /// Makes the groups for `id` and sets their limits. `path` is `linux.cgroupsPath`.
+    pub fn create(id: &str, path: &str, resources: &Resources) -> Result<Cgroup> {
+        let relative = if path.is_empty() { format!("quicksand/{id}") } else { path.to_owned() };
+        if Path::new(&relative).components().any(|c| c == Component::ParentDir) {
+            fail!("config.json: linux.cgroupsPath: {path:?} climbs out of its parent");
+        }
+        let unified = Path::new(MOUNT).join("cgroup.controllers").exists();
+        let mut cgroup = Cgroup { paths: Vec::new(), unified };
+        let result = match unified {
+            true => cgroup.create_unified(&relative, resources),
+            false => cgroup.create_v1(&relative, resources),
+        };
+        if let Err(e) = result {
+            cgroup.remove();
+            return Err(e);
+        }
+        Ok(cgroup)
+    }
+
+    fn create_v1(&mut self, relative: &str, resources: &Resources) -> Result<()> {
+        let own = own_groups();
+        for controller in CONTROLLERS {
+            let mount = Path::new(MOUNT).join(controller);
+            let settings = v1_settings(controller, resources);
+            // A group that limits nothing is only worth having where it counts something.
+            if controller == "cpuset" && settings.is_empty() {
+                continue;
+            }
+            let below = match relative.strip_prefix('/') {
+                Some(absolute) => PathBuf::from(absolute),
+                None => own.iter().find(|(names, _)| names.split(',').any(|n| n == controller)).map_or_else(
+                    || PathBuf::from(relative),
+                    |(_, path)| Path::new(path.trim_start_matches('/')).join(relative),
+                ),
+            };
+            let group = mount.join(below);
+            if !mount.join("cgroup.procs").exists() {
+                if settings.is_empty() {
+                    continue;
+                }
+                fail!("the container has {controller} limits, and no {controller} cgroup is mounted at {}", mount.display());
+            }
+            self.make(&group, !settings.is_empty())?;
+            if controller == "cpuset" {
+                inherit_cpuset(&mount, &group);
+            }
+            apply(&group, &settings)?;
+        }
+        Ok(())
+    }
+
+    fn create_unified(&mut self, relative: &str, resources: &Resources) -> Result<()> {
+        let mount = Path::new(MOUNT);
+        let group = match relative.strip_prefix('/') {
+            Some(absolute) => mount.join(absolute),
+            None => {
+                let own = own_groups();
+                let path = own.iter().find(|(names, _)| names.is_empty()).map_or("/", |(_, path)| path);
+                // A group with processes cannot hand controllers down: the container goes beside us, not below.
+                let parent = Path::new(path.trim_start_matches('/')).parent().unwrap_or(Path::new(""));
+                mount.join(parent).join(relative)
+            }
+        };
+        let settings = unified_settings(resources);
+        delegate(mount, &group);
+        self.make(&group, !settings.is_empty())?;
+        apply(&group, &settings)?;
+        for (name, value) in &resources.unified {
+            if name.contains('/') {
+                fail!("config.json: linux.resources.unified: {name:?} is no file of a cgroup");
+            }
+            fs::write(group.join(name), value).context(group.join(name).display())?;
+        }
+        Ok(())
+    }
+
+    /// Makes a group; where nothing was asked of it, it is fine if that cannot be done.
+    fn make(&mut self, group: &Path, needed: bool) -> Result<()> {
+        match fs::create_dir_all(group) {
+            Ok(()) => self.paths.push(group.to_owned()),
+            Err(e) if needed && rustix::process::geteuid().is_root() => {
+                fail!("making the cgroup {}: {e}", group.display());
+            }
+            Err(e) => tracing::debug!("no cgroup {}: {e}", group.display()),
+        }
+        Ok(())
+    }
+
+    /// Moves a process into every group.
+    pub fn enter(&self, pid: i32) -> Result<()> {
+        for group in &self.paths {
+            let file = group.join("cgroup.procs");
+            fs::write(&file, pid.to_string()).context(format!("moving the sandbox into {}", file.display()))?;
+        }
+        Ok(())
+    }
+
+    /// Removes the groups. Their processes have ended.
+    pub fn remove(&self) {
+        for group in &self.paths {
+            match fs::remove_dir(group) {
+                Ok(()) => {}
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+                Err(e) => tracing::warn!("removing the cgroup {}: {e}", group.display()),
+            }
+            // The parent that the default path made goes with its last child.
+            if let Some(parent) = group.parent()
+                && parent.ends_with("quicksand")
+            {
+                let _ = fs::remove_dir(parent);
+            }
+        }
+    }
+}
+
+fn apply(group: &Path, settings: &[Setting]) -> Result<()> {
+    if !group.exists() {
+        return Ok(()); // not made, which was said
+    }
+    for (file, value) in settings {
+        let path = group.join(file);
+        match fs::write(&path, value) {
+            Ok(()) => {}
+            // Swap accounting may be off.
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                tracing::warn!("{} does not exist: {value} is not applied", path.display());
+            }
+            Err(e) => fail!("setting {} to {value}: {e}", path.display()),
+        }
+    }
+    Ok(())
+}
+
+fn v1_settings(controller: &str, r: &Resources) -> Vec<Setting> {
+    let mut out = Vec::new();
+    let mut set = |file, value: Option<String>| out.extend(value.map(|v| (file, v)));
+    match controller {
+        "pids" => set("pids.max", r.pids.limit.map(|n| if n > 0 { n.to_string() } else { "max".into() })),
+        "memory" => {
+            set("memory.limit_in_bytes", r.memory.limit.filter(|n| *n != 0).map(|n| n.to_string()));
+            set("memory.soft_limit_in_bytes", r.memory.reservation.filter(|n| *n != 0).map(|n| n.to_string()));
+            set("memory.memsw.limit_in_bytes", r.memory.swap.filter(|n| *n > 0).map(|n| n.to_string()));
+        }
+        "cpu" => {
+            set("cpu.shares", r.cpu.shares.filter(|n| *n != 0).map(|n| n.to_string()));
+            set("cpu.cfs_period_us", r.cpu.period.filter(|n| *n != 0).map(|n| n.to_string()));
+            set("cpu.cfs_quota_us", r.cpu.quota.filter(|n| *n != 0).map(|n| n.to_string()));
+        }
+        "cpuset" => {
+            set("cpuset.cpus", Some(r.cpu.cpus.clone()).filter(|s| !s.is_empty()));
+            set("cpuset.mems", Some(r.cpu.mems.clone()).filter(|s| !s.is_empty()));
+        }
+        _ => {}
+    }
+    out
+}
+
+fn unified_settings(r: &Resources) -> Vec<Setting> {
+    let mut out = Vec::new();
+    let mut set = |file, value: Option<String>| out.extend(value.map(|v| (file, v)));
+    let or_max = |n: i64| if n > 0 { n.to_string() } else { "max".to_owned() };
+    set("pids.max", r.pids.limit.map(or_max));
+    set("memory.max", r.memory.limit.filter(|n| *n != 0).map(or_max));
+    set("memory.low", r.memory.reservation.filter(|n| *n > 0).map(|n| n.to_string()));
+    // The spec's number is memory and swap together.
+    let swap = match (r.memory.swap, r.memory.limit) {
+        (Some(swap), Some(limit)) if swap > 0 && limit > 0 => Some(swap.saturating_sub(limit).max(0).to_string()),
+        (Some(swap), _) if swap < 0 => Some("max".to_owned()),
+        _ => None,
+    };
+    set("memory.swap.max", swap);
+    // runc's mapping of 2..262144 shares to a weight of 1..10000.
+    let weight = |shares: u64| 1 + (shares.clamp(2, 262_144) - 2) * 9999 / 262_142;
+    set("cpu.weight", r.cpu.shares.filter(|n| *n != 0).map(|n| weight(n).to_string()));
+    if r.cpu.quota.is_some() || r.cpu.period.is_some() {
+        let quota = r.cpu.quota.filter(|n| *n > 0).map_or("max".to_owned(), |n| n.to_string());
+        set("cpu.max", Some(format!("{quota} {}", r.cpu.period.filter(|n| *n != 0).unwrap_or(100_000))));
+    }
+    set("cpuset.cpus", Some(r.cpu.cpus.clone()).filter(|s| !s.is_empty()));
+    set("cpuset.mems", Some(r.cpu.mems.clone()).filter(|s| !s.is_empty()));
+    out
+}
+
+/// A new cpuset group has neither CPUs nor memory, and lets no process in: it gets its parent's, from the top down.
+fn inherit_cpuset(mount: &Path, group: &Path) {
+    let Ok(below) = group.strip_prefix(mount) else { return };
+    let mut at = mount.to_owned();
+    for part in below.components() {
+        let parent = at.clone();
+        at.push(part);
+        for file in ["cpuset.cpus", "cpuset.mems"] {
+            let empty = fs::read_to_string(at.join(file)).is_ok_and(|s| s.trim().is_empty());
+            if empty && let Ok(value) = fs::read_to_string(parent.join(file)) {
+                // A failure shows when the process cannot enter.
+                let _ = fs::write(at.join(file), value);
+            }
+        }
+    }
+}
+
+/// Hands the controllers down to the parents of a unified group, as far as they can be.
+fn delegate(mount: &Path, group: &Path) {
+    let Some(below) = group.parent().and_then(|p| p.strip_prefix(mount).ok()) else { return };
+    let mut at = mount.to_owned();
+    let enable = |at: &Path| {
+        for controller in ["+pids", "+memory", "+cpu", "+cpuset"] {
+            let _ = fs::write(at.join("cgroup.subtree_control"), controller);
+        }
+    };
+    enable(&at);
+    for part in below.components() {
+        at.push(part);
+        let _ = fs::create_dir(&at);
+        enable(&at);
+    }
+}
+
+/// The groups of this process: controller names and path, as `/proc/self/cgroup` lists them.
+fn own_groups() -> Vec<(String, String)> {
+    let text = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let line = |line: &str| {
+        let mut fields = line.splitn(3, ':').skip(1);
+        Some((fields.next()?.to_owned(), fields.next()?.to_owned()))
+    };
+    text.lines().filter_map(line).collect()
+}

@@ -1,0 +1,57 @@
+//! The commands, one file each. A command returns the exit code, or the error that `main` reports.
+
+mod create;
+mod delete;
+mod doctor;
+mod exec;
+mod features;
+mod foreground;
+mod kill;
+mod list;
+mod ps;
+mod run;
+mod run_do;
+mod signals;
+mod spec;
+mod start;
+mod state;
+mod stdio;
+mod wait;
+
+use crate::cli::{Cli, Command, IdArgs};
+use crate::error::Result;
+use crate::fail;
+
+/// Runs the command.
+pub fn run(cli: Cli, started_ns: u64) -> Result<u8> {
+    let global = &cli.global;
+    if global.version {
+        features::version();
+        return Ok(0);
+    }
+    let Some(command) = cli.command else {
+        fail!("a command is missing; `quicksand --help` lists them");
+    };
+    match command {
+        Command::Do(args) => run_do::run(global, args, started_ns),
+        Command::Run(args) => run::run(global, args, started_ns),
+        Command::Create(args) => create::run(global, args),
+        Command::Start(args) => start::run(global, &args.id),
+        Command::State(args) => state::run(global, &args.id),
+        Command::Exec(args) => exec::run(global, *args),
+        Command::Kill(args) => kill::run(global, &args),
+        Command::Ps(args) => ps::run(global, &args),
+        Command::Wait(args) => wait::run(global, &args.id),
+        Command::Pause(args) => unsupported("pause", &args),
+        Command::Resume(args) => unsupported("resume", &args),
+        Command::Delete(args) => delete::run(global, &args),
+        Command::List(args) => list::run(global, &args),
+        Command::Spec(args) => spec::run(args),
+        Command::Features => features::run(),
+        Command::Doctor(args) => doctor::run(&args),
+    }
+}
+
+fn unsupported(name: &str, args: &IdArgs) -> Result<u8> {
+    fail!("{name} {}: this command is not supported yet", args.id)
+}

@@ -1,0 +1,334 @@
+//! The host's side of starting a sandbox: state directory, cgroup, namespaces, process, hooks.
+//!
+//! The sandbox process is a fork of this one: everything it needs has been read and opened by then, and a fresh `exec`
+//! would double the time that a start takes. It keeps only the descriptors that it is given.
+//!
+//! Invariants: an error undoes everything that was made before it. The sandbox process is our child, and exits with its
+//! container's exit code: whoever becomes its parent after us (an engine's shim) reaps it.
+
+use std::fs;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+
+use quicksand_host::process::{Child, Namespaces, spawn};
+use rustix::process::{Resource, WaitId, WaitIdOptions};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+use crate::cgroup::Cgroup;
+use crate::cli::{Global, Network};
+use crate::control::{self, Request, Response};
+use crate::error::{Context, Result};
+use crate::fail;
+use crate::hooks;
+use crate::sandbox::{self, Boot};
+use crate::spec::{IdMapping, Spec};
+use crate::state::{self, Container, State};
+use crate::timeline::Timeline;
+
+/// What to start.
+#[derive(Debug)]
+pub struct Plan<'a> {
+    pub global: &'a Global,
+    pub id: String,
+    pub bundle: PathBuf,
+    pub spec: Spec,
+    pub stdio: [OwnedFd; 3],
+    /// `stdio` is a terminal that the sandbox is to take as its controlling terminal.
+    pub controls_terminal: bool,
+    /// The container ends when this process does.
+    pub foreground: bool,
+    /// Start the container's process as soon as it can be.
+    pub start: bool,
+    pub timeline: Timeline,
+}
+
+/// A sandbox that has been made. Its container stays locked until this is dropped.
+#[derive(Debug)]
+pub struct Launched {
+    pub container: Container,
+    pub child: Child,
+    pub channel: UnixStream,
+}
+
+impl Plan<'_> {
+    /// Makes the sandbox: returns when its container is created, or has started where `start` is set.
+    pub fn launch(self) -> Result<Launched> {
+        if self.global.systemd_cgroup && !self.global.ignore_cgroups {
+            fail!("--systemd-cgroup is not supported: use the cgroupfs driver, or --ignore-cgroups");
+        }
+        let rootfs = rootfs(&self.bundle, &self.spec)?;
+        self.spec.log_ignored();
+        let device = open_kvm()?;
+        let state = State {
+            id: self.id.clone(),
+            bundle: self.bundle.clone(),
+            rootfs: rootfs.clone(),
+            pid: 0,
+            start_time: 0,
+            created: crate::log::rfc3339(std::time::SystemTime::now()),
+            started: false,
+            transient: self.foreground,
+            owner_uid: rustix::process::geteuid().as_raw(),
+            cgroup: Cgroup::default(),
+            annotations: self.spec.annotations.clone(),
+            hooks: self.spec.hooks.clone(),
+        };
+        let mut container = Container::create(&self.global.state_root(), state)?;
+        match self.launch_in(&mut container, rootfs, device) {
+            Ok((child, channel)) => Ok(Launched { container, child, channel }),
+            Err(e) => {
+                if let Err(more) = container.remove() {
+                    tracing::warn!("{more}");
+                }
+                Err(e)
+            }
+        }
+    }
+
+    fn launch_in(
+        self,
+        container: &mut Container,
+        rootfs: PathBuf,
+        device: OwnedFd,
+    ) -> Result<(Child, UnixStream)> {
+        let linux = &self.spec.linux;
+        if !self.global.ignore_cgroups {
+            container.state.cgroup = Cgroup::create(&self.id, &linux.cgroups_path, &linux.resources)?;
+        }
+        let namespaces = namespaces(self.global, &self.spec);
+        let maps = IdMaps::new(&self.spec)?;
+        let listener = control::listen(&container.control_socket())?;
+        let (channel, far) = UnixStream::pair().context("a socket pair")?;
+        raise_descriptor_limit();
+        let joined = JoinedNetwork::enter(self.global, &self.spec)?;
+
+        let hooks_first = !self.spec.hooks.create_runtime.is_empty() || !self.spec.hooks.prestart.is_empty();
+        let start_now = self.start && !hooks_first;
+        let boot = Boot {
+            id: self.id,
+            rootfs,
+            device,
+            overlay: self.global.overlay,
+            strace: self.global.strace,
+            stdio: self.stdio,
+            controls_terminal: self.controls_terminal,
+            foreground: self.foreground,
+            start_now,
+            own_network: namespaces.contains(Namespaces::NETWORK),
+            spec: self.spec,
+            timeline: self.timeline,
+            channel: far,
+            listener,
+        };
+        let mut keep = boot.descriptors();
+        keep.extend(crate::log::descriptors());
+        let child = spawn(namespaces, &keep, move || sandbox::main(boot)).context("making the sandbox process")?;
+        drop(joined);
+
+        let result = maps.write(child.pid).and_then(|()| {
+            container.state.cgroup.enter(child.pid)?;
+            answer(&channel, &Request::Go, &child)?;
+            container.state.pid = child.pid;
+            container.state.start_time = state::start_time(child.pid).unwrap_or(0);
+            container.save()?;
+            let hooks = container.state.hooks.clone();
+            hooks::run("prestart", &hooks.prestart, &container.state.to_oci())?;
+            hooks::run("createRuntime", &hooks.create_runtime, &container.state.to_oci())?;
+            if self.start && !start_now {
+                answer(&channel, &Request::Start, &child)?;
+            }
+            if self.start {
+                container.state.started = true;
+                container.save()?;
+                hooks::run_lenient("poststart", &hooks.poststart, &container.state.to_oci());
+            }
+            Ok(())
+        });
+        match result {
+            Ok(()) => Ok((child, channel)),
+            Err(e) => {
+                kill(&child);
+                wait(&child);
+                Err(e)
+            }
+        }
+    }
+}
+
+/// Sends a request on the launch channel and waits for its answer.
+fn answer(channel: &UnixStream, request: &Request, child: &Child) -> Result<()> {
+    control::send(channel, request, &[])?;
+    match control::receive::<Response>(channel)? {
+        Some((response, _)) => response.done(),
+        None => fail!("the sandbox process ended while it was starting ({})", describe(wait(child))),
+    }
+}
+
+fn open_kvm() -> Result<OwnedFd> {
+    use rustix::fs::{Mode, OFlags};
+    rustix::fs::open("/dev/kvm", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).map_err(|e| {
+        crate::error::Error::new(format!("/dev/kvm cannot be opened ({e}); `quicksand doctor` says what to do about it"))
+    })
+}
+
+/// The directory that `root.path` names.
+fn rootfs(bundle: &Path, spec: &Spec) -> Result<PathBuf> {
+    let path = spec.root.as_ref().map(|r| r.path.as_str()).unwrap_or_default();
+    let path = bundle.join(path);
+    let path = fs::canonicalize(&path).context(format!("root.path: {}", path.display()))?;
+    if !path.is_dir() {
+        fail!("root.path: {} is not a directory", path.display());
+    }
+    Ok(path)
+}
+
+/// The namespaces of the sandbox process. It is never in the caller's pid, mount, ipc or uts namespace, whatever the spec
+/// says: the container's own are the Sentry's.
+fn namespaces(global: &Global, spec: &Spec) -> Namespaces {
+    let mut all =
+        Namespaces::USER | Namespaces::PID | Namespaces::MOUNT | Namespaces::IPC | Namespaces::UTS;
+    let own_network = match global.network {
+        Network::None => true,
+        Network::Host => false,
+        Network::Sandbox => spec.namespace("network").is_some_and(|n| n.path.is_empty()),
+    };
+    all.set(Namespaces::NETWORK, own_network);
+    all
+}
+
+/// While this lives, children are made in the network namespace that the spec names.
+#[derive(Debug)]
+struct JoinedNetwork(Option<OwnedFd>);
+
+impl JoinedNetwork {
+    fn enter(global: &Global, spec: &Spec) -> Result<JoinedNetwork> {
+        let path = spec.namespace("network").map(|n| n.path.as_str()).unwrap_or_default();
+        if path.is_empty() || global.network != Network::Sandbox {
+            return Ok(JoinedNetwork(None));
+        }
+        let doing = format!("joining the network namespace {path}");
+        let open = |path: &str| {
+            use rustix::fs::{Mode, OFlags};
+            rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+        };
+        let own = open("/proc/self/ns/net").context(&doing)?;
+        let target = open(path).context(&doing)?;
+        move_into_link_name_space(target.as_fd(), Some(LinkNameSpaceType::Network)).context(&doing)?;
+        Ok(JoinedNetwork(Some(own)))
+    }
+}
+
+impl Drop for JoinedNetwork {
+    fn drop(&mut self) {
+        if let Some(own) = &self.0
+            && let Err(e) = move_into_link_name_space(own.as_fd(), Some(LinkNameSpaceType::Network))
+        {
+            tracing::warn!("going back to the own network namespace: {e}");
+        }
+    }
+}
+
+/// How ids in the sandbox's user namespace are mapped.
+#[derive(Debug)]
+struct IdMaps {
+    uid: String,
+    gid: String,
+    /// An ordinary user may map one group only after giving up `setgroups(2)`.
+    deny_setgroups: bool,
+}
+
+impl IdMaps {
+    /// The spec's mappings where it has some; else each id that we have ourselves, as it is; an ordinary user becomes root.
+    fn new(spec: &Spec) -> Result<IdMaps> {
+        let listed = |maps: &[IdMapping]| {
+            let line = |m: &IdMapping| format!("{} {} {}\n", m.container_id, m.host_id, m.size);
+            maps.iter().map(line).collect::<String>()
+        };
+        let linux = &spec.linux;
+        if spec.namespace("user").is_some() && !linux.uid_mappings.is_empty() {
+            let (uid, gid) = (listed(&linux.uid_mappings), listed(&linux.gid_mappings));
+            return Ok(IdMaps { uid, gid, deny_setgroups: false });
+        }
+        let euid = rustix::process::geteuid();
+        if !euid.is_root() {
+            let gid = rustix::process::getegid().as_raw();
+            let (uid, gid) = (format!("0 {} 1\n", euid.as_raw()), format!("0 {gid} 1\n"));
+            return Ok(IdMaps { uid, gid, deny_setgroups: true });
+        }
+        // Ids as this process has them: the whole range, or what an engine's own namespace gives.
+        let identity = |file: &str| -> Result<String> {
+            let text = fs::read_to_string(file).context(file)?;
+            let line = |line: &str| {
+                let mut fields = line.split_ascii_whitespace();
+                let (inside, _, count) = (fields.next()?, fields.next()?, fields.next()?);
+                Some(format!("{inside} {inside} {count}\n"))
+            };
+            Ok(text.lines().filter_map(line).collect())
+        };
+        let (uid, gid) = (identity("/proc/self/uid_map")?, identity("/proc/self/gid_map")?);
+        Ok(IdMaps { uid, gid, deny_setgroups: false })
+    }
+
+    fn write(&self, pid: i32) -> Result<()> {
+        let write = |file: &str, text: &str| {
+            let path = format!("/proc/{pid}/{file}");
+            fs::write(&path, text).context(format!("mapping ids: {path}"))
+        };
+        if self.deny_setgroups {
+            write("setgroups", "deny")?;
+        }
+        write("uid_map", &self.uid)?;
+        write("gid_map", &self.gid)
+    }
+}
+
+/// The Sentry holds a descriptor for every file that a guest has open: as many as the host allows.
+fn raise_descriptor_limit() {
+    let mut limit = rustix::process::getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(e) = rustix::process::setrlimit(Resource::Nofile, limit) {
+        tracing::debug!("RLIMIT_NOFILE stays as it is: {e}");
+    }
+}
+
+/// Kills a sandbox and everything in it: it is the first process of its pid namespace.
+pub fn kill(child: &Child) {
+    // ESRCH: it has ended.
+    let _ = rustix::process::pidfd_send_signal(&child.pidfd, rustix::process::Signal::KILL);
+}
+
+/// How a sandbox process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// With its container's exit code.
+    Code(u8),
+    /// Killed: by this signal.
+    Killed(i32),
+}
+
+/// Waits for the sandbox process, our child.
+pub fn wait(child: &Child) -> End {
+    loop {
+        match rustix::process::waitid(WaitId::PidFd(child.pidfd.as_fd()), WaitIdOptions::EXITED) {
+            Ok(Some(status)) => {
+                return match (status.exit_status(), status.terminating_signal()) {
+                    (Some(code), _) => End::Code(u8::try_from(code & 0xff).unwrap_or(u8::MAX)),
+                    (_, signal) => End::Killed(signal.unwrap_or(0)),
+                };
+            }
+            Ok(None) | Err(rustix::io::Errno::INTR) => {}
+            Err(_) => return End::Killed(0),
+        }
+    }
+}
+
+/// For a message.
+pub fn describe(end: End) -> String {
+    match end {
+        End::Code(code) => format!("exit code {code}"),
+        End::Killed(libc::SIGSYS) => "killed: it made a host system call that its filter does not allow".into(),
+        End::Killed(libc::SIGKILL) => "killed; by the host's memory limit, perhaps".into(),
+        End::Killed(signal) => format!("killed by signal {signal}"),
+    }
+}

@@ -1,0 +1,302 @@
+//! From the OCI spec to the kernel's own terms: one sandbox with one container.
+
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use quicksand_platform_kvm::KvmPlatform;
+use quicksand_sentry::boot::{
+    CapSets, ContainerConfig, MountConfig, MountKind, ProcessConfig, RootConfig, RootSource, SignalTarget,
+};
+use quicksand_sentry::kernel::{Container, Kernel, KernelConfig};
+use quicksand_sentry::task::credentials::Caps;
+use quicksand_sentry::task::{ExitStatus, Resource, Rlimit, Rlimits, ThreadGroup};
+use quicksand_sentry::vfs::MountFlags;
+
+use super::Boot;
+use super::files::{Files, is_bind};
+use crate::cli::Overlay;
+use crate::control::{ProcessInfo, Target};
+use crate::error::{Context, Error, Result};
+use crate::fail;
+use crate::spec::{self, MountOptions, Spec, parse_caps, parse_options};
+use crate::timeline::{Timeline, now_ns};
+
+/// A booted kernel with its container.
+#[derive(Debug)]
+pub struct Sandbox {
+    container: Arc<Container>,
+    phase: Mutex<Phase>,
+    /// Notified when the phase changes.
+    changed: Condvar,
+}
+
+#[derive(Debug)]
+enum Phase {
+    /// Created: with what `start` will run.
+    Waiting(Box<ProcessConfig>),
+    Starting,
+    Running(Process),
+    /// Ended before it was started, with this code.
+    Cancelled(u8),
+}
+
+/// A process that the host started.
+#[derive(Clone, Debug)]
+pub struct Process(Arc<ThreadGroup>);
+
+impl Process {
+    /// Its number in the container.
+    pub fn pid(&self) -> i32 {
+        self.0.pid()
+    }
+    /// Waits until it has ended; returns its exit code, or 128 + signal.
+    pub fn wait(&self) -> u8 {
+        match self.0.wait_host() {
+            ExitStatus::Code(code) => code,
+            ExitStatus::Signal { signal, .. } => signal_code(signal),
+        }
+    }
+    pub fn has_ended(&self) -> bool {
+        self.0.is_dead()
+    }
+}
+
+fn signal_code(signal: i32) -> u8 {
+    u8::try_from(128 + signal).unwrap_or(u8::MAX)
+}
+
+impl Sandbox {
+    /// Makes the machine, the kernel and the container; nothing runs yet.
+    pub fn boot(boot: &mut Boot, files: Files) -> Result<Sandbox> {
+        let device = boot.device.try_clone().context("a descriptor")?;
+        let platform = KvmPlatform::new(Some(device)).context("starting the platform")?;
+        let kernel = Kernel::new(KernelConfig { platform: Arc::new(platform), strace: boot.strace });
+        let process = boot.spec.process.take().ok_or_else(|| Error::new("config.json: process is missing"))?;
+        let config = container_config(&boot.id, &boot.spec, boot.overlay, files)?;
+        let container = kernel.create_container(config).map_err(|e| Error::new(e.to_string()))?;
+        let copy = |fd: &OwnedFd| fd.try_clone().context("a descriptor");
+        let [i, o, e] = &boot.stdio;
+        let stdio = [copy(i)?, copy(o)?, copy(e)?];
+        let process = process_config(&process, stdio, boot.controls_terminal);
+        Ok(Sandbox { container, phase: Mutex::new(Phase::Waiting(Box::new(process))), changed: Condvar::new() })
+    }
+
+    fn phase(&self) -> MutexGuard<'_, Phase> {
+        self.phase.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+    fn set_phase(&self, phase: Phase) {
+        *self.phase() = phase;
+        self.changed.notify_all();
+    }
+
+    /// Runs the container's own process.
+    pub fn start(&self, timeline: &mut Timeline) -> Result<()> {
+        let config = match std::mem::replace(&mut *self.phase(), Phase::Starting) {
+            Phase::Waiting(config) => config,
+            other => {
+                *self.phase() = other;
+                fail!("the container has been started already");
+            }
+        };
+        timeline.event("first_guest_instruction", now_ns());
+        match self.container.start(*config) {
+            Ok(group) => {
+                self.set_phase(Phase::Running(Process(group)));
+                Ok(())
+            }
+            Err(e) => {
+                self.set_phase(Phase::Cancelled(crate::FAILED));
+                Err(Error::new(e.to_string()))
+            }
+        }
+    }
+
+    /// Runs a further process, on the three descriptors given.
+    pub fn exec(
+        self: &Arc<Sandbox>,
+        process: &spec::Process,
+        fds: Vec<OwnedFd>,
+        terminal: bool,
+    ) -> Result<Process> {
+        if !matches!(*self.phase(), Phase::Running(_)) {
+            fail!("the container is not running");
+        }
+        let stdio = <[OwnedFd; 3]>::try_from(fds)
+            .map_err(|fds| Error::new(format!("{} descriptors for standard streams", fds.len())))?;
+        process.check("process")?;
+        let group = self.container.start(process_config(process, stdio, terminal));
+        group.map(Process).map_err(|e| Error::new(e.to_string()))
+    }
+
+    /// Sends a signal; `own` is the process of the connection that asks.
+    pub fn signal(&self, signal: i32, target: Target, own: Option<&Process>) -> Result<()> {
+        let init = match &*self.phase() {
+            Phase::Running(init) => init.clone(),
+            Phase::Starting => fail!("the container is starting"),
+            Phase::Cancelled(_) => return Ok(()),
+            Phase::Waiting(_) => {
+                // As with runc, whose process is there already, and has no handlers: what would kill that ends it.
+                return self.cancel(signal);
+            }
+        };
+        let process = own.unwrap_or(&init);
+        let target = match target {
+            Target::Own => SignalTarget::Pid(process.pid()),
+            Target::All => SignalTarget::All,
+            Target::Pid(pid) => SignalTarget::Pid(pid),
+            Target::Foreground => {
+                if let Some(tty) = self.container.pids.controlling_tty(&process.0) {
+                    self.container.pids.signal_foreground(tty, signal);
+                }
+                return Ok(());
+            }
+        };
+        self.container.signal(target, signal).context(format!("sending signal {signal}"))
+    }
+
+    fn cancel(&self, signal: i32) -> Result<()> {
+        let harmless = [0, libc::SIGCHLD, libc::SIGCONT, libc::SIGURG, libc::SIGWINCH];
+        let stops = [libc::SIGSTOP, libc::SIGTSTP, libc::SIGTTIN, libc::SIGTTOU];
+        if !harmless.contains(&signal) && !stops.contains(&signal) {
+            self.set_phase(Phase::Cancelled(signal_code(signal)));
+        }
+        Ok(())
+    }
+
+    pub fn processes(&self) -> Vec<ProcessInfo> {
+        let info = |p: quicksand_sentry::task::pid::ProcessInfo| ProcessInfo {
+            pid: p.pid,
+            ppid: p.ppid,
+            uid: p.group.credentials().map_or(0, |c| c.ruid),
+            threads: u32::try_from(p.group.tasks().len()).unwrap_or(u32::MAX),
+            command: String::from_utf8_lossy(&p.group.name()).into_owned(),
+        };
+        self.container.processes().into_iter().filter(|p| !p.group.is_dead()).map(info).collect()
+    }
+
+    /// Waits until the container's own process has ended.
+    pub fn wait_init(&self) {
+        let waiting = |phase: &mut Phase| matches!(phase, Phase::Waiting(_) | Phase::Starting);
+        let phase = self.changed.wait_while(self.phase(), waiting).unwrap_or_else(PoisonError::into_inner);
+        if let Phase::Running(init) = &*phase {
+            let init = init.clone();
+            drop(phase);
+            init.wait();
+        }
+    }
+
+    /// The exit code of the container's own process, which has ended.
+    pub fn exit_code(&self) -> u8 {
+        match &*self.phase() {
+            Phase::Running(init) => {
+                let init = init.clone();
+                init.wait()
+            }
+            Phase::Cancelled(code) => *code,
+            Phase::Waiting(_) | Phase::Starting => crate::FAILED,
+        }
+    }
+}
+
+fn container_config(id: &str, spec: &Spec, overlay: Overlay, files: Files) -> Result<ContainerConfig> {
+    let mut binds = files.binds.into_iter().peekable();
+    let mut mounts = Vec::new();
+    for (i, mount) in spec.mounts.iter().enumerate() {
+        let options = parse_options(&mount.options);
+        let bind = binds.next_if(|(at, _)| *at == i).map(|(_, bind)| bind);
+        let kind = match bind {
+            Some(bind) => MountKind::Bind(RootSource::Directfs(bind.fd)),
+            None if is_bind(mount, &options) => fail!("mounts[{i}]: its source was not opened"),
+            None => mount_kind(mount).ok_or_else(|| {
+                Error::new(format!("config.json: mounts[{i}].type: {:?} is not supported", mount.kind))
+            })?,
+        };
+        mounts.push(MountConfig {
+            destination: mount.destination.clone().into_bytes(),
+            kind,
+            flags: mount_flags(&options),
+            source: mount.source.clone().into_bytes(),
+            data: options.data.into_bytes(),
+        });
+    }
+    let root = RootConfig {
+        source: RootSource::Directfs(files.root),
+        readonly: spec.root.as_ref().is_some_and(|r| r.readonly),
+        overlay: overlay == Overlay::Memory,
+    };
+    let limit = spec.linux.resources.pids.limit.and_then(|n| u64::try_from(n).ok()).filter(|n| *n > 0);
+    Ok(ContainerConfig {
+        id: id.to_owned(),
+        hostname: spec.hostname.clone().into_bytes(),
+        domainname: spec.domainname.clone().into_bytes(),
+        root,
+        mounts,
+        pids_limit: limit,
+    })
+}
+
+/// Which of the Sentry's file systems a mount asks for. A tmpfs at `/dev` is where runtimes put the devices.
+fn mount_kind(mount: &spec::Mount) -> Option<MountKind> {
+    let place = mount.destination.trim_end_matches('/');
+    Some(match mount.kind.as_str() {
+        "tmpfs" | "devtmpfs" if place == "/dev" => MountKind::Dev,
+        "tmpfs" if place == "/dev/shm" => MountKind::Shm,
+        "tmpfs" | "ramfs" => MountKind::Tmpfs,
+        "proc" => MountKind::Proc,
+        "sysfs" => MountKind::Sysfs,
+        "devpts" => MountKind::Devpts,
+        "mqueue" => MountKind::Mqueue,
+        "cgroup" | "cgroup2" => MountKind::Cgroup,
+        _ => return None,
+    })
+}
+
+fn mount_flags(options: &MountOptions) -> MountFlags {
+    let mut flags = MountFlags::RELATIME;
+    flags.set(MountFlags::RDONLY, options.readonly);
+    flags.set(MountFlags::NOSUID, options.nosuid);
+    flags.set(MountFlags::NODEV, options.nodev);
+    flags.set(MountFlags::NOEXEC, options.noexec);
+    if options.noatime {
+        flags.remove(MountFlags::RELATIME);
+        flags.insert(MountFlags::NOATIME);
+    }
+    flags
+}
+
+fn process_config(process: &spec::Process, stdio: [OwnedFd; 3], terminal: bool) -> ProcessConfig {
+    let bytes = |list: &[String]| list.iter().map(|s| s.clone().into_bytes()).collect::<Vec<_>>();
+    let caps = process.capabilities.clone().unwrap_or_default();
+    let set = |names: &[String]| Caps::from_bits_truncate(parse_caps(names));
+    ProcessConfig {
+        argv: bytes(&process.args),
+        envp: bytes(&process.env),
+        cwd: process.cwd.clone().into_bytes(),
+        uid: process.user.uid,
+        gid: process.user.gid,
+        groups: process.user.additional_gids.clone(),
+        umask: process.user.umask.unwrap_or(0o022),
+        caps: CapSets {
+            permitted: set(&caps.permitted),
+            effective: set(&caps.effective),
+            inheritable: set(&caps.inheritable),
+            bounding: set(&caps.bounding),
+            ambient: set(&caps.ambient),
+        },
+        rlimits: rlimits(&process.rlimits),
+        no_new_privs: process.no_new_privileges,
+        stdio,
+        terminal,
+    }
+}
+
+fn rlimits(listed: &[spec::Rlimit]) -> Rlimits {
+    let mut all = Rlimits::default();
+    for limit in listed {
+        let resource = crate::rlimits::number(&limit.kind).and_then(Resource::from_raw);
+        if let Some(resource) = resource {
+            all.set(resource, Rlimit { soft: limit.soft, hard: limit.hard });
+        }
+    }
+    all
+}

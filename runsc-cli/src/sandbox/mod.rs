@@ -1,0 +1,107 @@
+//! What runs in the sandbox process: it confines itself, boots the kernel, and serves its control socket until the
+//! container's init process has ended.
+//!
+//! - [`files`]: the container's root and bind mounts, as descriptors of detached mounts. [`confine`]: namespaces, chroot,
+//!   capabilities, the system call filter. [`guest`]: from the OCI spec to the kernel's own terms. [`serve`]: requests.
+//!
+//! Invariants: nothing of a guest runs before [`confine`] is done. The process ends with its container's exit code, and all
+//! its threads with it.
+
+mod confine;
+mod files;
+mod guest;
+mod net;
+mod serve;
+
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
+
+use crate::cli::Overlay;
+use crate::control::{self, Request, Response};
+use crate::error::{Context, Result};
+use crate::fail;
+use crate::spec::Spec;
+use crate::timeline::{Timeline, now_ns};
+
+/// What a sandbox process is given.
+#[derive(Debug)]
+pub struct Boot {
+    pub id: String,
+    pub spec: Spec,
+    pub rootfs: PathBuf,
+    /// An open `/dev/kvm`.
+    pub device: OwnedFd,
+    pub overlay: Overlay,
+    pub strace: bool,
+    pub stdio: [OwnedFd; 3],
+    pub controls_terminal: bool,
+    /// Ends when the process that made it does.
+    pub foreground: bool,
+    pub start_now: bool,
+    /// It has a network namespace of its own.
+    pub own_network: bool,
+    pub timeline: Timeline,
+    /// To the command that made it.
+    pub channel: UnixStream,
+    pub listener: UnixListener,
+}
+
+impl Boot {
+    /// The descriptors that it needs.
+    pub fn descriptors(&self) -> Vec<i32> {
+        let mut all = vec![self.device.as_raw_fd(), self.channel.as_raw_fd(), self.listener.as_raw_fd()];
+        all.extend(self.stdio.iter().map(AsRawFd::as_raw_fd));
+        all.extend(self.timeline.fd().map(|fd| fd.as_raw_fd()));
+        all
+    }
+}
+
+/// The sandbox process's `main`.
+pub fn main(boot: Boot) -> u8 {
+    let channel = match boot.channel.try_clone() {
+        Ok(channel) => channel,
+        Err(_) => return crate::FAILED,
+    };
+    match boot.run() {
+        Ok(code) => code,
+        Err(e) => {
+            // Whoever made us reports it; without them there is nobody to tell.
+            let _ = control::send(&channel, &Response::Failed(e.to_string()), &[]);
+            crate::FAILED
+        }
+    }
+}
+
+impl Boot {
+    fn run(mut self) -> Result<u8> {
+        confine::detach(self.foreground)?;
+        match control::receive::<Request>(&self.channel)? {
+            Some((Request::Go, _)) => {}
+            Some((other, _)) => fail!("{other:?} before Go"),
+            None => return Ok(crate::FAILED), // its maker has gone
+        }
+        confine::become_root()?;
+        if let Some(score) = self.spec.process.as_ref().and_then(|p| p.oom_score_adj) {
+            confine::oom_score(score)?;
+        }
+        if self.own_network {
+            net::set_up().context("the sandbox's network")?;
+        }
+        if self.controls_terminal {
+            rustix::process::ioctl_tiocsctty(&self.stdio[0]).context("taking the terminal")?;
+        }
+        let files = files::open(&self.spec, &self.rootfs, self.overlay)?;
+        let signals = serve::take_signals()?;
+        confine::lock_down(files.writable)?;
+
+        let sandbox = guest::Sandbox::boot(&mut self, files)?;
+        self.timeline.event("sandbox_ready", now_ns());
+        let sandbox = std::sync::Arc::new(sandbox);
+        if self.start_now {
+            sandbox.start(&mut self.timeline)?;
+        }
+        control::send(&self.channel, &Response::Done, &[])?;
+        serve::serve(&sandbox, self.channel, self.listener, self.foreground, signals, self.timeline)
+    }
+}

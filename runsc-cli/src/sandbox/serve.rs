@@ -1,0 +1,231 @@
+//! The sandbox's side of the control socket.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+use quicksand_host::signal::SignalFd;
+use rustix::event::{PollFd, PollFlags, poll};
+
+use super::guest::{Process, Sandbox};
+use crate::control::{self, Request, Response, Target};
+use crate::error::{Context, Error, Result};
+use crate::timeline::Timeline;
+
+/// Signals that are the guest's: from the terminal that the sandbox owns, or from somebody who took the sandbox's process for
+/// the container's.
+const FORWARDED: [i32; 8] = [
+    libc::SIGHUP,
+    libc::SIGINT,
+    libc::SIGQUIT,
+    libc::SIGTERM,
+    libc::SIGUSR1,
+    libc::SIGUSR2,
+    libc::SIGTSTP,
+    libc::SIGWINCH,
+];
+
+/// Takes the guest's signals. Called before any other thread is started.
+pub fn take_signals() -> Result<SignalFd> {
+    SignalFd::new(&FORWARDED).context("signals")
+}
+
+/// Answers that must still be sent before the process may end.
+#[derive(Debug, Default)]
+struct Pending {
+    count: Mutex<usize>,
+    none: Condvar,
+}
+
+#[derive(Debug)]
+struct PendingGuard(Arc<Pending>);
+
+impl Pending {
+    fn add(self: &Arc<Pending>) -> PendingGuard {
+        *self.count.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        PendingGuard(self.clone())
+    }
+    /// Waits until all have been sent; not for ever, since a client may have stopped listening.
+    fn drain(&self) {
+        let count = self.count.lock().unwrap_or_else(PoisonError::into_inner);
+        let _ = self.none.wait_timeout_while(count, Duration::from_secs(1), |n| *n > 0);
+    }
+}
+
+impl Drop for PendingGuard {
+    fn drop(&mut self) {
+        let mut count = self.0.count.lock().unwrap_or_else(PoisonError::into_inner);
+        *count = count.saturating_sub(1);
+        if *count == 0 {
+            self.0.none.notify_all();
+        }
+    }
+}
+
+/// Serves until the container's init process has ended; returns its exit code.
+pub fn serve(
+    sandbox: &Arc<Sandbox>,
+    channel: UnixStream,
+    listener: UnixListener,
+    foreground: bool,
+    signals: SignalFd,
+    timeline: Timeline,
+) -> Result<u8> {
+    let pending = Arc::new(Pending::default());
+    let (ended, end) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).context("a pipe")?;
+    let waiting = sandbox.clone();
+    let wait = move || {
+        waiting.wait_init();
+        drop(end); // the loop below sees it close
+    };
+    std::thread::Builder::new().name("wait-init".into()).spawn(wait).context("a thread")?;
+
+    let timeline = Arc::new(Mutex::new(timeline));
+    let mut channel = Some(channel);
+    loop {
+        let (on_end, on_signal, on_connection, on_channel) = ready(&ended, &signals, &listener, channel.as_ref());
+        if on_end {
+            break;
+        }
+        if on_signal {
+            while let Ok(Some(taken)) = signals.take() {
+                forward(sandbox, taken.signal, taken.sender == 0);
+            }
+        }
+        if on_connection && let Ok((connection, _)) = listener.accept() {
+            let (sandbox, pending, timeline) = (sandbox.clone(), pending.clone(), timeline.clone());
+            let handle = move || {
+                if let Err(e) = handle(&sandbox, &connection, &pending, &timeline) {
+                    tracing::debug!("control connection: {e}");
+                }
+            };
+            // Out of threads: the client sees its connection close.
+            let _ = std::thread::Builder::new().name("control".into()).spawn(handle);
+        }
+        if on_channel && let Some(stream) = &channel {
+            match control::receive(stream) {
+                Ok(Some((Request::Start, _))) => {
+                    let response = start(sandbox, &timeline);
+                    control::send(stream, &response, &[])?;
+                }
+                Ok(Some((Request::Signal { signal, target }, _))) => {
+                    if let Err(e) = sandbox.signal(signal, target, None) {
+                        tracing::debug!("signal {signal}: {e}");
+                    }
+                }
+                Ok(Some(_)) => {}
+                Ok(None) | Err(_) => {
+                    if foreground {
+                        return Ok(crate::FAILED); // its maker has gone
+                    }
+                    channel = None;
+                }
+            }
+        }
+    }
+    pending.drain();
+    Ok(sandbox.exit_code())
+}
+
+/// Waits until something is to be done: the end, a signal, a connection, the launch channel.
+fn ready(
+    ended: &OwnedFd,
+    signals: &SignalFd,
+    listener: &UnixListener,
+    channel: Option<&UnixStream>,
+) -> (bool, bool, bool, bool) {
+    let signal_fd = signals.as_fd();
+    let mut fds = vec![
+        PollFd::new(ended, PollFlags::IN),
+        PollFd::new(&signal_fd, PollFlags::IN),
+        PollFd::new(listener, PollFlags::IN),
+    ];
+    fds.extend(channel.map(|c| PollFd::new(c, PollFlags::IN)));
+    // EINTR: nothing is ready then.
+    let _ = poll(&mut fds, None);
+    let is = |i: usize| fds.get(i).is_some_and(|fd| !fd.revents().is_empty());
+    (is(0), is(1), is(2), is(3))
+}
+
+/// Passes on a signal that the sandbox process got.
+fn forward(sandbox: &Sandbox, signal: i32, from_terminal: bool) {
+    let target = if from_terminal { Target::Foreground } else { Target::Own };
+    if let Err(e) = sandbox.signal(signal, target, None) {
+        tracing::debug!("signal {signal}: {e}");
+    }
+}
+
+fn start(sandbox: &Sandbox, timeline: &Mutex<Timeline>) -> Response {
+    let mut timeline = timeline.lock().unwrap_or_else(PoisonError::into_inner);
+    answer(sandbox.start(&mut timeline).map(|()| Response::Done))
+}
+
+fn answer(result: Result<Response>) -> Response {
+    result.unwrap_or_else(|e| Response::Failed(e.to_string()))
+}
+
+/// One control connection.
+fn handle(
+    sandbox: &Arc<Sandbox>,
+    connection: &UnixStream,
+    pending: &Arc<Pending>,
+    timeline: &Mutex<Timeline>,
+) -> Result<()> {
+    let Some((request, fds)) = control::receive::<Request>(connection)? else { return Ok(()) };
+    let response = match request {
+        Request::Go => Response::Failed("the sandbox has been launched".into()),
+        Request::Start => start(sandbox, timeline),
+        Request::Signal { signal, target } => {
+            answer(sandbox.signal(signal, target, None).map(|()| Response::Done))
+        }
+        Request::Processes => Response::Processes(sandbox.processes()),
+        Request::Wait => {
+            let _pending = pending.add();
+            sandbox.wait_init();
+            return control::send(connection, &Response::Exited(sandbox.exit_code()), &[]);
+        }
+        Request::Exec { process, controls_terminal } => match sandbox.exec(&process, fds, controls_terminal) {
+            Ok(process) => return follow(sandbox, connection, process, pending),
+            Err(e) => Response::Failed(e.to_string()),
+        },
+    };
+    control::send(connection, &response, &[])
+}
+
+/// Stays with an `exec`ed process until it has ended.
+fn follow(
+    sandbox: &Arc<Sandbox>,
+    connection: &UnixStream,
+    process: Process,
+    pending: &Arc<Pending>,
+) -> Result<()> {
+    control::send(connection, &Response::Started(process.pid()), &[])?;
+    let guard = pending.add();
+    let (waited, writer) = (process.clone(), connection.try_clone().context("a connection")?);
+    let wait = move || {
+        let code = waited.wait();
+        let sent = control::send(&writer, &Response::Exited(code), &[]);
+        // Wakes the reader below.
+        let _ = writer.shutdown(std::net::Shutdown::Both);
+        drop(guard);
+        sent
+    };
+    std::thread::Builder::new().name("wait-exec".into()).spawn(wait).context("a thread")?;
+    loop {
+        match control::receive(connection) {
+            Ok(Some((Request::Signal { signal, target }, _))) => {
+                if let Err(e) = sandbox.signal(signal, target, Some(&process)) {
+                    tracing::debug!("signal {signal}: {e}");
+                }
+            }
+            Ok(Some(_)) => {}
+            // Either it has ended, which a signal does not change, or whoever asked for it has gone.
+            Ok(None) | Err(_) => {
+                return sandbox
+                    .signal(libc::SIGKILL, Target::Own, Some(&process))
+                    .or_else(|e: Error| if process.has_ended() { Ok(()) } else { Err(e) });
+            }
+        }
+    }
+}

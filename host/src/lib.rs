@@ -2,11 +2,11 @@
 //! function here is small, and states in its own terms what makes it safe to call with any arguments.
 
 pub mod fs;
-mod thread_clock;
-pub mod tsc;
 pub mod mount;
 pub mod process;
 pub mod signal;
+mod thread_clock;
+pub mod tsc;
 pub mod tty;
 
 pub use thread_clock::thread_cpu_ns;

@@ -8,7 +8,10 @@ use quicksand_abi::Errno;
 #[derive(Debug)]
 pub enum Fork {
     /// The caller; with the child's process id and a descriptor of it (`pidfd_open(2)`).
-    Parent { pid: i32, pidfd: OwnedFd },
+    Parent {
+        pid: i32,
+        pidfd: OwnedFd,
+    },
     Child,
 }
 
@@ -41,8 +44,7 @@ pub fn fork(namespaces: Namespaces) -> Result<Fork, Errno> {
     // process has one thread (checked above, and only this thread could start another), so no lock is held and no
     // structure is half changed by a thread that the child does not have. glibc is not told: what it keeps of the
     // process is its thread's number, which serves as an owner mark of its own locks and stays consistent in the child.
-    let result =
-        unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<libc::clone_args>()) };
+    let result = unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<libc::clone_args>()) };
     match result {
         0 => Ok(Fork::Child),
         pid if pid > 0 => {

@@ -69,7 +69,10 @@ impl Cgroup {
                 if settings.is_empty() {
                     continue;
                 }
-                fail!("the container has {controller} limits, and no {controller} cgroup is mounted at {}", mount.display());
+                fail!(
+                    "the container has {controller} limits, and no {controller} cgroup is mounted at {}",
+                    mount.display()
+                );
             }
             self.make(&group, !settings.is_empty())?;
             if controller == "cpuset" {
@@ -121,7 +124,8 @@ impl Cgroup {
     pub fn enter(&self, pid: i32) -> Result<()> {
         for group in &self.paths {
             let file = group.join("cgroup.procs");
-            fs::write(&file, pid.to_string()).context(format!("moving the sandbox into {}", file.display()))?;
+            fs::write(&file, pid.to_string())
+                .context(format!("moving the sandbox into {}", file.display()))?;
         }
         Ok(())
     }
@@ -169,7 +173,10 @@ fn v1_settings(controller: &str, r: &Resources) -> Vec<Setting> {
         "pids" => set("pids.max", r.pids.limit.map(|n| if n > 0 { n.to_string() } else { "max".into() })),
         "memory" => {
             set("memory.limit_in_bytes", r.memory.limit.filter(|n| *n != 0).map(|n| n.to_string()));
-            set("memory.soft_limit_in_bytes", r.memory.reservation.filter(|n| *n != 0).map(|n| n.to_string()));
+            set(
+                "memory.soft_limit_in_bytes",
+                r.memory.reservation.filter(|n| *n != 0).map(|n| n.to_string()),
+            );
             set("memory.memsw.limit_in_bytes", r.memory.swap.filter(|n| *n > 0).map(|n| n.to_string()));
         }
         "cpu" => {
@@ -195,7 +202,9 @@ fn unified_settings(r: &Resources) -> Vec<Setting> {
     set("memory.low", r.memory.reservation.filter(|n| *n > 0).map(|n| n.to_string()));
     // The spec's number is memory and swap together.
     let swap = match (r.memory.swap, r.memory.limit) {
-        (Some(swap), Some(limit)) if swap > 0 && limit > 0 => Some(swap.saturating_sub(limit).max(0).to_string()),
+        (Some(swap), Some(limit)) if swap > 0 && limit > 0 => {
+            Some(swap.saturating_sub(limit).max(0).to_string())
+        }
         (Some(swap), _) if swap < 0 => Some("max".to_owned()),
         _ => None,
     };

@@ -26,7 +26,8 @@ impl Pty {
         let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
         let master = rustix::pty::openpt(flags).context("opening a terminal")?;
         rustix::pty::unlockpt(&master).context("unlocking the terminal")?;
-        let slave = rustix::pty::ioctl_tiocgptpeer(&master, flags).context("opening the terminal's other end")?;
+        let slave =
+            rustix::pty::ioctl_tiocgptpeer(&master, flags).context("opening the terminal's other end")?;
         if let Some(size) = size.filter(|s| s.height != 0 && s.width != 0) {
             let size = Winsize { ws_row: size.height, ws_col: size.width, ws_xpixel: 0, ws_ypixel: 0 };
             rustix::termios::tcsetwinsize(&slave, size).context("setting the terminal's size")?;
@@ -52,7 +53,8 @@ pub fn send_master(socket: &Path, master: BorrowedFd<'_>) -> Result<()> {
     let mut control = SendAncillaryBuffer::new(&mut space);
     control.push(SendAncillaryMessage::ScmRights(&fds));
     let name = b"/dev/console";
-    rustix::net::sendmsg(&stream, &[IoSlice::new(name)], &mut control, SendFlags::NOSIGNAL).context(doing())?;
+    rustix::net::sendmsg(&stream, &[IoSlice::new(name)], &mut control, SendFlags::NOSIGNAL)
+        .context(doing())?;
     Ok(())
 }
 
@@ -69,7 +71,8 @@ impl RawMode {
         let mut raw = before.clone();
         raw.make_raw();
         let terminal = terminal.try_clone_to_owned().context("the terminal")?;
-        rustix::termios::tcsetattr(&terminal, OptionalActions::Flush, &raw).context("switching the terminal")?;
+        rustix::termios::tcsetattr(&terminal, OptionalActions::Flush, &raw)
+            .context("switching the terminal")?;
         Ok(RawMode { terminal, before })
     }
 }

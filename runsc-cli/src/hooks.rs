@@ -41,7 +41,8 @@ fn run_one(hook: &Hook, state: &serde_json::Value) -> Result<()> {
         // A hook that does not read its input has closed the pipe: not our business.
         let _ = stdin.write_all(state.to_string().as_bytes());
     }
-    let timeout = hook.timeout.and_then(|s| u64::try_from(s).ok()).filter(|s| *s > 0).map(Duration::from_secs);
+    let timeout =
+        hook.timeout.and_then(|s| u64::try_from(s).ok()).filter(|s| *s > 0).map(Duration::from_secs);
     let watched = rustix::process::Pid::from_raw(i32::try_from(child.id()).unwrap_or(0));
     let (done, wait) = mpsc::channel::<()>();
     let watch = timeout.map(|timeout| {

@@ -123,7 +123,8 @@ impl Plan<'_> {
         };
         let mut keep = boot.descriptors();
         keep.extend(crate::log::descriptors());
-        let child = spawn(namespaces, &keep, move || sandbox::main(boot)).context("making the sandbox process")?;
+        let child =
+            spawn(namespaces, &keep, move || sandbox::main(boot)).context("making the sandbox process")?;
         drop(joined);
 
         let result = maps.write(child.pid).and_then(|()| {
@@ -168,7 +169,9 @@ fn answer(channel: &UnixStream, request: &Request, child: &Child) -> Result<()> 
 fn open_kvm() -> Result<OwnedFd> {
     use rustix::fs::{Mode, OFlags};
     rustix::fs::open("/dev/kvm", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).map_err(|e| {
-        crate::error::Error::new(format!("/dev/kvm cannot be opened ({e}); `quicksand doctor` says what to do about it"))
+        crate::error::Error::new(format!(
+            "/dev/kvm cannot be opened ({e}); `quicksand doctor` says what to do about it"
+        ))
     })
 }
 
@@ -186,8 +189,7 @@ fn rootfs(bundle: &Path, spec: &Spec) -> Result<PathBuf> {
 /// The namespaces of the sandbox process. It is never in the caller's pid, mount, ipc or uts namespace, whatever the spec
 /// says: the container's own are the Sentry's.
 fn namespaces(global: &Global, spec: &Spec) -> Namespaces {
-    let mut all =
-        Namespaces::USER | Namespaces::PID | Namespaces::MOUNT | Namespaces::IPC | Namespaces::UTS;
+    let mut all = Namespaces::USER | Namespaces::PID | Namespaces::MOUNT | Namespaces::IPC | Namespaces::UTS;
     let own_network = match global.network {
         Network::None => true,
         Network::Host => false,
@@ -327,7 +329,9 @@ pub fn wait(child: &Child) -> End {
 pub fn describe(end: End) -> String {
     match end {
         End::Code(code) => format!("exit code {code}"),
-        End::Killed(libc::SIGSYS) => "killed: it made a host system call that its filter does not allow".into(),
+        End::Killed(libc::SIGSYS) => {
+            "killed: it made a host system call that its filter does not allow".into()
+        }
         End::Killed(libc::SIGKILL) => "killed; by the host's memory limit, perhaps".into(),
         End::Killed(signal) => format!("killed by signal {signal}"),
     }

@@ -128,7 +128,9 @@ impl Container {
             other => other,
         };
         made.map_err(|e| match e.kind() {
-            std::io::ErrorKind::AlreadyExists => Error::new(format!("container {:?} exists already", state.id)),
+            std::io::ErrorKind::AlreadyExists => {
+                Error::new(format!("container {:?} exists already", state.id))
+            }
             _ => Error::new(format!("making {}: {e}", dir.display())),
         })?;
         let lock = open_lock(&dir)?;
@@ -155,7 +157,9 @@ impl Container {
         let text = serde_json::to_vec(&self.state).context("state.json")?;
         let (new, path) = (self.dir.join("state.json.new"), self.dir.join("state.json"));
         // A rename, so that a reader without the lock sees the old or the new one.
-        fs::write(&new, text).and_then(|()| fs::rename(&new, &path)).context(format!("writing {}", path.display()))
+        fs::write(&new, text)
+            .and_then(|()| fs::rename(&new, &path))
+            .context(format!("writing {}", path.display()))
     }
 
     /// Gives up the lock, for a command that goes on to wait.

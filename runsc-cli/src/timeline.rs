@@ -24,8 +24,8 @@ impl Timeline {
         // Opened anew rather than adopted, because a number on the command line is no proof that the descriptor is free.
         let path = format!("/proc/self/fd/{fd}");
         let flags = rustix::fs::OFlags::WRONLY | rustix::fs::OFlags::CLOEXEC;
-        let file: OwnedFd =
-            rustix::fs::open(path, flags, rustix::fs::Mode::empty()).context(format!("--timeline-fd {fd}"))?;
+        let file: OwnedFd = rustix::fs::open(path, flags, rustix::fs::Mode::empty())
+            .context(format!("--timeline-fd {fd}"))?;
         Ok(Timeline(Some(file.into())))
     }
     pub fn event(&mut self, name: &str, t_ns: u64) {

@@ -67,7 +67,12 @@ fn kernel() -> Finding {
     let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
     match version >= (5, 12) {
         true => good("Linux", release),
-        false => bad("Linux", Verdict::Missing, release, "Linux 5.12 or later is needed (mount_setattr, openat2, clone3)"),
+        false => bad(
+            "Linux",
+            Verdict::Missing,
+            release,
+            "Linux 5.12 or later is needed (mount_setattr, openat2, clone3)",
+        ),
     }
 }
 
@@ -100,8 +105,8 @@ fn userfaultfd() -> Finding {
 fn user_namespaces() -> Finding {
     let max = fs::read_to_string("/proc/sys/user/max_user_namespaces");
     let max: u64 = max.ok().and_then(|s| s.trim().parse().ok()).unwrap_or(0);
-    let restricted =
-        fs::read_to_string("/proc/sys/kernel/apparmor_restrict_unprivileged_userns").is_ok_and(|s| s.trim() == "1");
+    let restricted = fs::read_to_string("/proc/sys/kernel/apparmor_restrict_unprivileged_userns")
+        .is_ok_and(|s| s.trim() == "1");
     let root = rustix::process::geteuid().is_root();
     match (max > 0, restricted && !root) {
         (true, false) => good("user namespaces", format!("up to {max}")),
@@ -123,14 +128,24 @@ fn cgroups() -> Finding {
     if root.join("cgroup.controllers").exists() {
         return match writable(root) {
             true => good("cgroups", "version 2"),
-            false => bad("cgroups", Verdict::Limited, "version 2, not for this user", "limits are not applied; delegate a subtree, or run as root"),
+            false => bad(
+                "cgroups",
+                Verdict::Limited,
+                "version 2, not for this user",
+                "limits are not applied; delegate a subtree, or run as root",
+            ),
         };
     }
     let mounted: Vec<&str> =
         ["pids", "memory", "cpu", "freezer"].into_iter().filter(|c| writable(&root.join(c))).collect();
     match mounted.is_empty() {
         false => good("cgroups", format!("version 1: {}", mounted.join(", "))),
-        true => bad("cgroups", Verdict::Limited, "none to write to", "limits are not applied; mount the cgroup file system, or use --ignore-cgroups"),
+        true => bad(
+            "cgroups",
+            Verdict::Limited,
+            "none to write to",
+            "limits are not applied; mount the cgroup file system, or use --ignore-cgroups",
+        ),
     }
 }
 

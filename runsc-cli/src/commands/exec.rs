@@ -99,8 +99,7 @@ fn stand_in(connection: &UnixStream, terminal: Option<OwnedFd>) -> Result<u8> {
 fn follow(connection: &UnixStream, signals: &SignalFd, terminal: bool) -> Result<u8> {
     loop {
         let signal_fd = signals.as_fd();
-        let mut fds =
-            [PollFd::new(connection, PollFlags::IN), PollFd::new(&signal_fd, PollFlags::IN)];
+        let mut fds = [PollFd::new(connection, PollFlags::IN), PollFd::new(&signal_fd, PollFlags::IN)];
         // EINTR: nothing is ready then.
         let _ = poll(&mut fds, None);
         let (answered, signalled) = (!fds[0].revents().is_empty(), !fds[1].revents().is_empty());

@@ -23,7 +23,13 @@ pub fn run(global: &Global, args: &ListArgs) -> Result<u8> {
             for s in &states {
                 let status = s.status();
                 let pid = if status == state::Status::Stopped { 0 } else { s.pid };
-                println!("{:width$}  {pid:>8}  {:8}  {:30}  {}", s.id, status.name(), s.created, s.bundle.display());
+                println!(
+                    "{:width$}  {pid:>8}  {:8}  {:30}  {}",
+                    s.id,
+                    status.name(),
+                    s.created,
+                    s.bundle.display()
+                );
             }
         }
     }

@@ -23,7 +23,9 @@ pub fn detach(foreground: bool) -> Result<()> {
     // Standard input and output belong to the guest alone: were they open here too, a reader would never see their end.
     let null = rustix::fs::open("/dev/null", rustix::fs::OFlags::RDWR, rustix::fs::Mode::empty())
         .context("opening /dev/null")?;
-    rustix::stdio::dup2_stdin(&null).and_then(|()| rustix::stdio::dup2_stdout(&null)).context("standard streams")
+    rustix::stdio::dup2_stdin(&null)
+        .and_then(|()| rustix::stdio::dup2_stdout(&null))
+        .context("standard streams")
 }
 
 /// Root of the new user namespace: files are made as root, and then given their owners.

@@ -57,12 +57,12 @@ pub fn is_bind(mount: &Mount, options: &MountOptions) -> bool {
 }
 
 fn open_directory(path: &Path, readonly: bool) -> rustix::io::Result<OwnedFd> {
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
+    let flags =
+        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
     let tree = open_tree(CWD, path, flags)?;
     let mut attributes = Attributes::NODEV | Attributes::NOSUID;
     attributes.set(Attributes::RDONLY, readonly);
-    set_attributes(tree.as_fd(), attributes)
-        .map_err(|e| rustix::io::Errno::from_raw_os_error(e.raw()))?;
+    set_attributes(tree.as_fd(), attributes).map_err(|e| rustix::io::Errno::from_raw_os_error(e.raw()))?;
     Ok(tree)
 }
 
@@ -71,7 +71,8 @@ fn open_bind(source: &Path, options: &MountOptions) -> rustix::io::Result<Bind> 
     match FileType::from_raw_mode(rustix::fs::fstat(&place)?.st_mode) {
         FileType::Directory => Ok(Bind { fd: open_directory(source, options.readonly)?, is_dir: true }),
         FileType::RegularFile => {
-            let open = |mode| rustix::fs::open(source, mode | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty());
+            let open =
+                |mode| rustix::fs::open(source, mode | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty());
             let fd = match options.readonly {
                 true => open(OFlags::RDONLY)?,
                 false => open(OFlags::RDWR).or_else(|_| open(OFlags::RDONLY))?,

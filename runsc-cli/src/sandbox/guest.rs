@@ -71,14 +71,19 @@ impl Sandbox {
         let device = boot.device.try_clone().context("a descriptor")?;
         let platform = KvmPlatform::new(Some(device)).context("starting the platform")?;
         let kernel = Kernel::new(KernelConfig { platform: Arc::new(platform), strace: boot.strace });
-        let process = boot.spec.process.take().ok_or_else(|| Error::new("config.json: process is missing"))?;
+        let process =
+            boot.spec.process.take().ok_or_else(|| Error::new("config.json: process is missing"))?;
         let config = container_config(&boot.id, &boot.spec, boot.overlay, files)?;
         let container = kernel.create_container(config).map_err(|e| Error::new(e.to_string()))?;
         let copy = |fd: &OwnedFd| fd.try_clone().context("a descriptor");
         let [i, o, e] = &boot.stdio;
         let stdio = [copy(i)?, copy(o)?, copy(e)?];
         let process = process_config(&process, stdio, boot.controls_terminal);
-        Ok(Sandbox { container, phase: Mutex::new(Phase::Waiting(Box::new(process))), changed: Condvar::new() })
+        Ok(Sandbox {
+            container,
+            phase: Mutex::new(Phase::Waiting(Box::new(process))),
+            changed: Condvar::new(),
+        })
     }
 
     fn phase(&self) -> MutexGuard<'_, Phase> {

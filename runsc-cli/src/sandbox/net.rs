@@ -10,19 +10,16 @@ use crate::fail;
 
 /// Brings the loopback up.
 pub fn set_up() -> Result<()> {
-    let socket = rustix::net::socket_with(
-        AddressFamily::NETLINK,
-        SocketType::RAW,
-        SocketFlags::CLOEXEC,
-        None,
-    )
-    .context("a netlink socket")?;
+    let socket =
+        rustix::net::socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, None)
+            .context("a netlink socket")?;
     let request = link_up(1);
     let kernel = SocketAddrNetlink::new(0, 0);
-    rustix::net::sendto(&socket, &request, SendFlags::empty(), &kernel).context("bringing the loopback up")?;
+    rustix::net::sendto(&socket, &request, SendFlags::empty(), &kernel)
+        .context("bringing the loopback up")?;
     let mut answer = [MaybeUninit::uninit(); 256];
-    let ((answer, _), _) =
-        rustix::net::recv(&socket, &mut answer[..], RecvFlags::empty()).context("bringing the loopback up")?;
+    let ((answer, _), _) = rustix::net::recv(&socket, &mut answer[..], RecvFlags::empty())
+        .context("bringing the loopback up")?;
     // An NLMSG_ERROR: a header of 16 bytes, then the negative errno, 0 for an acknowledgement.
     let code = answer.get(16..20).and_then(|b| b.try_into().ok()).map(i32::from_ne_bytes);
     match code {

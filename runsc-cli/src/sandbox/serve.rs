@@ -84,7 +84,8 @@ pub fn serve(
     let timeline = Arc::new(Mutex::new(timeline));
     let mut channel = Some(channel);
     loop {
-        let (on_end, on_signal, on_connection, on_channel) = ready(&ended, &signals, &listener, channel.as_ref());
+        let (on_end, on_signal, on_connection, on_channel) =
+            ready(&ended, &signals, &listener, channel.as_ref());
         if on_end {
             break;
         }
@@ -185,10 +186,12 @@ fn handle(
             sandbox.wait_init();
             return control::send(connection, &Response::Exited(sandbox.exit_code()), &[]);
         }
-        Request::Exec { process, controls_terminal } => match sandbox.exec(&process, fds, controls_terminal) {
-            Ok(process) => return follow(sandbox, connection, process, pending),
-            Err(e) => Response::Failed(e.to_string()),
-        },
+        Request::Exec { process, controls_terminal } => {
+            match sandbox.exec(&process, fds, controls_terminal) {
+                Ok(process) => return follow(sandbox, connection, process, pending),
+                Err(e) => Response::Failed(e.to_string()),
+            }
+        }
     };
     control::send(connection, &response, &[])
 }

@@ -30,11 +30,12 @@ pub fn parse_options(options: &[String]) -> MountOptions {
             "noatime" | "rnoatime" => out.noatime = true,
             "atime" | "ratime" => out.noatime = false,
             "bind" | "rbind" => out.bind = true,
-            "private" | "rprivate" | "shared" | "rshared" | "slave" | "rslave" | "unbindable" | "runbindable"
-            | "relatime" | "norelatime" | "rrelatime" | "rnorelatime" | "strictatime" | "nostrictatime"
-            | "rstrictatime" | "diratime" | "nodiratime" | "rnodiratime" | "async" | "sync" | "dirsync"
-            | "defaults" | "lazytime" | "silent" | "loud" | "iversion" | "noiversion" | "tmpcopyup" | "idmap"
-            | "ridmap" | "copy" | "nocopy" | "z" | "Z" | "nosymfollow" | "rnosymfollow" | "symfollow" => {}
+            "private" | "rprivate" | "shared" | "rshared" | "slave" | "rslave" | "unbindable"
+            | "runbindable" | "relatime" | "norelatime" | "rrelatime" | "rnorelatime" | "strictatime"
+            | "nostrictatime" | "rstrictatime" | "diratime" | "nodiratime" | "rnodiratime" | "async"
+            | "sync" | "dirsync" | "defaults" | "lazytime" | "silent" | "loud" | "iversion"
+            | "noiversion" | "tmpcopyup" | "idmap" | "ridmap" | "copy" | "nocopy" | "z" | "Z"
+            | "nosymfollow" | "rnosymfollow" | "symfollow" => {}
             data => {
                 if !out.data.is_empty() {
                     out.data.push(',');

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use quicksand_abi::Errno;
 
 use crate::task::CurrentTask;
-use crate::vfs::{DeviceId, FileOps, Inode, OpenFlags};
+use crate::vfs::{DeviceId, FileOps, Inode, NewNode, OpenFlags, Owner};
 
 pub const NULL: DeviceId = DeviceId::new(1, 3);
 pub const ZERO: DeviceId = DeviceId::new(1, 5);
@@ -50,4 +50,21 @@ pub fn open_char(
         RANDOM | URANDOM => Ok(Box::new(memory::Random)),
         _ => super::tty::open_device(device, inode, flags, task),
     }
+}
+
+/// Makes the default nodes and links in a fresh `/dev`; names that are there already stay as they are.
+pub fn populate(dir: &Arc<Inode>) -> Result<(), Errno> {
+    let make = |name: &str, node: NewNode<'_>, perm| {
+        match dir.ops.create(dir, name.as_bytes(), node, Owner { uid: 0, gid: 0, perm }) {
+            Ok(_) | Err(Errno::EEXIST) => Ok(()),
+            Err(e) => Err(e),
+        }
+    };
+    for (name, device) in DEFAULT_NODES {
+        make(name, NewNode::CharDevice(*device), 0o666)?;
+    }
+    for (name, target) in DEFAULT_LINKS {
+        make(name, NewNode::Symlink(target.as_bytes()), 0o777)?;
+    }
+    Ok(())
 }

@@ -27,12 +27,11 @@ pub(super) struct Effects {
     pub stopped: Option<bool>,
 }
 
-/// A line that was completed.
+/// A line that was completed, by its end (which is part of it) or by VEOF (which is not: an empty one is the end of
+/// file).
 #[derive(Clone, Debug)]
 struct Line {
     bytes: VecDeque<u8>,
-    /// It ended with VEOF, which is not part of it: reading it when empty gives 0.
-    eof: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -228,7 +227,7 @@ impl LineDiscipline {
     fn end_line(&mut self, end: Option<u8>) {
         let mut bytes: VecDeque<u8> = std::mem::take(&mut self.edit).into();
         bytes.extend(end);
-        self.lines.push_back(Line { bytes, eof: end.is_none() });
+        self.lines.push_back(Line { bytes });
     }
 
     /// The columns that the echo of `byte` took.
@@ -346,8 +345,8 @@ impl LineDiscipline {
         let line = self.lines.front_mut()?;
         let n = line.bytes.len().min(max);
         let bytes: Vec<u8> = line.bytes.drain(..n).collect();
-        // A line that ended with VEOF and was read to its end is gone; only an empty one reads as the end of file.
-        if line.bytes.is_empty() && (n < max || !line.eof || n > 0) {
+        // A line read to its end is gone; one that VEOF ended while empty reads as the end of file, once.
+        if line.bytes.is_empty() && max > 0 {
             self.lines.pop_front();
         }
         Some(bytes)

@@ -1,20 +1,45 @@
 //! Terminals: pseudoterminal pairs (`pty(7)`), `/dev/ptmx`, `/dev/pts`, `/dev/tty`.
+//!
+//! - [`ldisc`]: the line discipline, pure state. [`pty`]: a pair and its two ends. [`devpts`]: where slaves have names.
+//! - [`job`]: controlling terminals and foreground groups, for ptys and for the host's terminal alike.
 
+pub mod devpts;
+pub mod job;
 mod ldisc;
+mod pty;
 
 use std::sync::Arc;
 
 use quicksand_abi::Errno;
 
+use self::devpts::{PtmxInode, SlaveInode};
+use super::dev;
 use crate::task::CurrentTask;
 use crate::vfs::{DeviceId, FileOps, Inode, OpenFlags};
 
 /// Opens a terminal device node; ENXIO where `device` is none.
 pub fn open_device(
-    _device: DeviceId,
-    _inode: &Arc<Inode>,
-    _flags: OpenFlags,
-    _task: &CurrentTask,
+    device: DeviceId,
+    inode: &Arc<Inode>,
+    flags: OpenFlags,
+    task: &CurrentTask,
 ) -> Result<Box<dyn FileOps>, Errno> {
-    Err(Errno::ENXIO)
+    match device {
+        dev::PTMX => match inode.ops_as::<PtmxInode>() {
+            Some(ptmx) => ptmx.0.open_master(task),
+            None => devpts::of_container(task.container())?.open_master(task),
+        },
+        dev::TTY => {
+            let id = task.pids().controlling_tty(task.group()).ok_or(Errno::ENXIO)?;
+            task.kernel().terminals.get(id).ok_or(Errno::ENXIO)?.reopen(flags, task)
+        }
+        DeviceId { major: pty::SLAVE_MAJOR, minor } => {
+            let pty = match inode.ops_as::<SlaveInode>() {
+                Some(slave) => slave.pty.clone(),
+                None => devpts::of_container(task.container())?.slave(minor).ok_or(Errno::ENXIO)?,
+            };
+            pty.open_slave(flags, task)
+        }
+        _ => Err(Errno::ENXIO),
+    }
 }

@@ -1,0 +1,197 @@
+//! devpts: the file system of pty slaves, one instance per mount (`Documentation/filesystems/devpts.rst`).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use quicksand_abi::Errno;
+
+use super::pty::{Master, Pty, SLAVE_MAJOR};
+use crate::fs::dev;
+use crate::fs::pseudo::{self, Directory, Perm};
+use crate::kernel::Container;
+use crate::sync::{Level, Mutex};
+use crate::syscalls::SyscallResult;
+use crate::task::CurrentTask;
+use crate::vfs::inode::NoStorage;
+use crate::vfs::{
+    Attr, Dentry, DeviceId, FdFlags, FileKind, FileName, FileOps, Inode, InodeOps, OpenFile, OpenFlags, SetAttr,
+    Superblock,
+};
+
+/// DEVPTS_SUPER_MAGIC.
+const MAGIC: u64 = 0x1cd1;
+/// `kernel.pty.max`.
+const MAX: u32 = 4096;
+/// The group `tty` of every distribution, which `grantpt` expects slaves to belong to.
+const DEFAULT_GID: u32 = 5;
+
+/// Mount options.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    pub uid: Option<u32>,
+    pub gid: Option<u32>,
+    pub mode: u32,
+    pub ptmx_mode: u32,
+}
+
+impl Options {
+    /// Reads `gid=5,mode=620,ptmxmode=666`; what is unknown is EINVAL.
+    pub fn parse(data: &[u8]) -> Result<Options, Errno> {
+        let mut options = Options { uid: None, gid: Some(DEFAULT_GID), mode: 0o600, ptmx_mode: 0 };
+        let text = std::str::from_utf8(data).map_err(|_| Errno::EINVAL)?;
+        for option in text.split(',').filter(|o| !o.is_empty()) {
+            let (key, value) = option.split_once('=').unwrap_or((option, ""));
+            let decimal = || value.parse::<u32>().map_err(|_| Errno::EINVAL);
+            let octal = || u32::from_str_radix(value, 8).map(|m| m & 0o7777).map_err(|_| Errno::EINVAL);
+            match key {
+                "uid" => options.uid = Some(decimal()?),
+                "gid" => options.gid = Some(decimal()?),
+                "mode" => options.mode = octal()?,
+                "ptmxmode" => options.ptmx_mode = octal()?,
+                "newinstance" => {}
+                "max" => drop(decimal()?),
+                _ => return Err(Errno::EINVAL),
+            }
+        }
+        Ok(options)
+    }
+}
+
+/// One instance.
+#[derive(Debug)]
+pub struct DevPts {
+    sb: Arc<Superblock>,
+    options: Options,
+    ptys: Mutex<BTreeMap<u32, (Arc<Pty>, Arc<Inode>)>>,
+}
+
+impl DevPts {
+    /// A fresh instance: itself, and its root directory.
+    pub fn new(options: Options) -> (Arc<DevPts>, Arc<Dentry>) {
+        let sb = Superblock::new("devpts", MAGIC, Box::new(NoStorage));
+        let devpts = Arc::new(DevPts { sb, options, ptys: Mutex::new(Level::Leaf, BTreeMap::new()) });
+        let dir = Arc::new(Root(devpts.clone()));
+        let inode = pseudo::directory(&devpts.sb, 1, Perm::root(0o755), dir);
+        (devpts, Dentry::new_root(inode, b"/"))
+    }
+
+    /// Opens `ptmx`: a new pair, its master's end.
+    pub fn open_master(self: &Arc<Self>, task: &CurrentTask) -> Result<Box<dyn FileOps>, Errno> {
+        let creds = task.creds();
+        let mut ptys = self.ptys.lock();
+        let index = (0..MAX).find(|i| !ptys.contains_key(i)).ok_or(Errno::ENOSPC)?;
+        let pty = Pty::new(index, task);
+        let now = task.kernel().clocks.realtime();
+        let attr = Attr {
+            rdev: DeviceId::new(SLAVE_MAJOR, index),
+            blksize: 1024,
+            atime: now,
+            mtime: now,
+            ctime: now,
+            ..pseudo::attr(
+                FileKind::CharDevice,
+                Perm {
+                    perm: self.options.mode,
+                    uid: self.options.uid.unwrap_or(creds.fsuid),
+                    gid: self.options.gid.unwrap_or(creds.fsgid),
+                },
+                1,
+            )
+        };
+        let node = SlaveInode { pty: pty.clone(), attr: Mutex::new(Level::Inode, attr) };
+        let inode = Inode::new(&self.sb, u64::from(index) + 3, FileKind::CharDevice, Box::new(node));
+        ptys.insert(index, (pty.clone(), inode));
+        drop(ptys);
+        Ok(Box::new(Master::new(pty, self.clone())))
+    }
+
+    /// The master was closed: its slave's name goes.
+    pub(super) fn remove(&self, index: u32) {
+        let gone = self.ptys.lock().remove(&index);
+        drop(gone); // outside the lock
+    }
+
+    pub(super) fn slave(&self, index: u32) -> Option<Arc<Pty>> {
+        self.ptys.lock().get(&index).map(|(pty, _)| pty.clone())
+    }
+
+    /// TIOCGPTPEER: opens the slave without any path.
+    pub(super) fn open_peer(&self, pty: &Arc<Pty>, task: &CurrentTask, flags: u32) -> SyscallResult {
+        let flags = OpenFlags::from_bits_retain(flags);
+        let inode = self.ptys.lock().get(&pty.index).map(|(_, inode)| inode.clone()).ok_or(Errno::EIO)?;
+        let ops = pty.open_slave(flags, task)?;
+        let fd_flags = if flags.contains(OpenFlags::CLOEXEC) { FdFlags::CLOEXEC } else { FdFlags::empty() };
+        let file = OpenFile::new_anonymous(inode, &format!("/dev/pts/{}", pty.index), ops, flags - OpenFlags::CLOEXEC);
+        Ok(task.install_fd(file, fd_flags)?.0 as usize)
+    }
+}
+
+/// The root directory: `ptmx` and the slaves.
+#[derive(Debug)]
+struct Root(Arc<DevPts>);
+
+impl Root {
+    fn ptmx(&self) -> Arc<Inode> {
+        let node = PtmxInode(self.0.clone());
+        Inode::new(&self.0.sb, 2, FileKind::CharDevice, Box::new(node))
+    }
+}
+
+impl Directory for Root {
+    fn lookup(&self, _: &Inode, name: &FileName, _: Option<&CurrentTask>) -> Result<Arc<Inode>, Errno> {
+        if name == b"ptmx" {
+            return Ok(self.ptmx());
+        }
+        let text = std::str::from_utf8(name).map_err(|_| Errno::ENOENT)?;
+        let index: u32 = text.parse().map_err(|_| Errno::ENOENT)?;
+        if index.to_string() != text {
+            return Err(Errno::ENOENT);
+        }
+        self.0.ptys.lock().get(&index).map(|(_, inode)| inode.clone()).ok_or(Errno::ENOENT)
+    }
+    fn entries(&self, _: &Inode, _: &CurrentTask) -> Result<Vec<(Vec<u8>, u64, FileKind)>, Errno> {
+        let mut all = vec![(b"ptmx".to_vec(), 2, FileKind::CharDevice)];
+        for (index, (_, inode)) in self.0.ptys.lock().iter() {
+            all.push((index.to_string().into_bytes(), inode.ino, FileKind::CharDevice));
+        }
+        Ok(all)
+    }
+}
+
+/// `ptmx` of an instance.
+#[derive(Debug)]
+pub(super) struct PtmxInode(pub(super) Arc<DevPts>);
+
+impl InodeOps for PtmxInode {
+    fn attr(&self, _: &Inode) -> Result<Attr, Errno> {
+        let perm = Perm::root(self.0.options.ptmx_mode);
+        Ok(Attr { rdev: dev::PTMX, ..pseudo::attr(FileKind::CharDevice, perm, 1) })
+    }
+}
+
+/// A slave's node.
+#[derive(Debug)]
+pub(super) struct SlaveInode {
+    pub(super) pty: Arc<Pty>,
+    attr: Mutex<Attr>,
+}
+
+impl InodeOps for SlaveInode {
+    fn attr(&self, _: &Inode) -> Result<Attr, Errno> {
+        Ok(self.attr.lock().clone())
+    }
+    fn set_attr(&self, _: &Inode, set: &SetAttr) -> Result<(), Errno> {
+        let mut attr = self.attr.lock();
+        attr.perm = set.perm.unwrap_or(attr.perm);
+        attr.uid = set.uid.unwrap_or(attr.uid);
+        attr.gid = set.gid.unwrap_or(attr.gid);
+        attr.atime = set.atime.unwrap_or(attr.atime);
+        attr.mtime = set.mtime.unwrap_or(attr.mtime);
+        Ok(())
+    }
+}
+
+/// The instance that device nodes outside any devpts belong to.
+pub fn of_container(container: &Container) -> Result<Arc<DevPts>, Errno> {
+    container.devpts().ok_or(Errno::ENODEV)
+}

@@ -12,13 +12,16 @@ use std::sync::atomic::Ordering;
 use quicksand_abi::{Errno, SigInfo};
 use quicksand_platform::{PlatformError, Registers};
 
-use crate::fs::{gofer, overlay, tmpfs};
+use crate::fs::tty::devpts::{DevPts, Options as PtsOptions};
+use crate::fs::{dev, gofer, overlay, proc, sys, tmpfs};
 use crate::kernel::{Container, Kernel};
 use crate::mm::MemoryManager;
 use crate::signal::{Actions, send_to_group};
 use crate::task::credentials::Caps;
 use crate::task::pid::{Parentage, ProcessInfo};
-use crate::task::{Credentials, CurrentTask, FsInfo, Rlimits, Task, TaskState, ThreadGroup, exec, run};
+use crate::task::{
+    Credentials, CurrentTask, FsInfo, PidNamespace, Rlimits, Task, TaskState, ThreadGroup, exec, run,
+};
 use crate::vfs::inode::Owner;
 use crate::vfs::walk::{WalkFlags, lookup_in};
 use crate::vfs::{
@@ -154,9 +157,11 @@ impl Kernel {
     pub fn create_container(self: &Arc<Self>, config: ContainerConfig) -> Result<Arc<Container>, BootError> {
         let root = root_mount(config.root).map_err(BootError::Root)?;
         let place = Path::root_of(&root);
+        let pids = PidNamespace::new(self.next_id(), config.pids_limit);
+        let mut devpts = None;
         for mount in config.mounts {
             let (kind, destination) = (mount.kind.name(), mount.destination.clone());
-            self.mount(&place, mount).map_err(|errno| BootError::Mount {
+            self.mount(&place, mount, &pids, &mut devpts).map_err(|errno| BootError::Mount {
                 kind,
                 destination: String::from_utf8_lossy(&destination).into_owned(),
                 errno,
@@ -165,16 +170,42 @@ impl Kernel {
         let namespace = MountNamespace::new(root);
         let fs = FsInfo::new(place.clone(), place, 0o022, namespace);
         let names = (config.hostname, config.domainname);
-        Ok(Container::new(self, config.id, names, config.pids_limit, fs))
+        let container = Container::new(self, config.id, names, pids, fs);
+        if let Some(devpts) = devpts {
+            container.set_devpts(devpts);
+        }
+        Ok(container)
     }
 
-    fn mount(self: &Arc<Self>, root: &Path, config: MountConfig) -> Result<(), Errno> {
+    /// Mounts one of a container's mounts. `devpts` is told of a devpts.
+    fn mount(
+        self: &Arc<Self>,
+        root: &Path,
+        config: MountConfig,
+        pids: &Arc<PidNamespace>,
+        devpts: &mut Option<Arc<DevPts>>,
+    ) -> Result<(), Errno> {
         let flags = config.flags;
         let mount = match config.kind {
             MountKind::Tmpfs | MountKind::Shm => tmpfs::mount(&config.source, &config.data, flags)?,
             MountKind::Bind(source) => {
                 let dentry = Dentry::new_root(open_source(source, false)?, b"/");
                 Mount::new(dentry, flags, &config.source, b"")
+            }
+            MountKind::Proc => Mount::new(proc::new(pids), flags, b"proc", b""),
+            MountKind::Devpts => {
+                let (instance, root) = DevPts::new(PtsOptions::parse(&config.data)?);
+                devpts.get_or_insert(instance);
+                Mount::new(root, flags, b"devpts", &config.data)
+            }
+            MountKind::Sysfs => {
+                let root = sys::new(self.machine.cpus(), self.machine.memory().total);
+                Mount::new(root, flags, b"sysfs", b"")
+            }
+            MountKind::Dev => {
+                let mount = tmpfs::mount(b"tmpfs", &config.data, flags)?;
+                dev::populate(&mount.root.inode)?;
+                mount
             }
             other => {
                 let destination = String::from_utf8_lossy(&config.destination);

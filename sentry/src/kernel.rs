@@ -10,6 +10,9 @@ use quicksand_platform::Platform;
 
 use crate::fs::anon::AnonFs;
 use crate::fs::pipe::FifoTable;
+use crate::fs::tty::devpts::DevPts;
+use crate::fs::tty::job;
+use crate::machine::Machine;
 use crate::sync::{Level, Mutex};
 use crate::task::futex::FutexTable;
 use crate::task::quiesce::{Quiesce, Quiesced};
@@ -32,6 +35,12 @@ pub struct Kernel {
     pub timers: TimerService,
     /// Pipes, sockets, eventfds and their like.
     pub anon: AnonFs,
+    /// All terminals, by number.
+    pub terminals: job::Registry,
+    /// Processors and memory as guests see them.
+    pub machine: Machine,
+    /// `/proc/sys/kernel/random/boot_id`: of this sandbox alone.
+    boot_id: [u8; 16],
     /// FIFOs that are open.
     pub fifos: FifoTable,
     /// Who waits for whose POSIX file locks.
@@ -48,8 +57,11 @@ pub struct Kernel {
 
 impl Kernel {
     pub fn new(config: KernelConfig) -> Arc<Kernel> {
-        Arc::new(Kernel {
+        let kernel = Kernel {
             platform: config.platform,
+            terminals: job::Registry::default(),
+            machine: Machine::new(None),
+            boot_id: random_id(),
             clocks: Clocks::default(),
             timers: TimerService::default(),
             anon: AnonFs::default(),
@@ -61,7 +73,16 @@ impl Kernel {
             strace: config.strace,
             next_id: AtomicU64::new(1),
             logged: Mutex::new(Level::Leaf, HashSet::new()),
-        })
+        };
+        Arc::new(kernel)
+    }
+    /// The boot id, as a raw version 4 UUID.
+    pub fn boot_id(&self) -> [u8; 16] {
+        self.boot_id
+    }
+    /// Time since boot, as `uptime(1)` tells: the monotonic clock.
+    pub fn uptime(&self) -> std::time::Duration {
+        std::time::Duration::from_nanos(self.clocks.monotonic().0)
     }
     /// The containers that are still in use.
     pub fn containers(&self) -> Vec<Arc<Container>> {
@@ -86,15 +107,7 @@ impl Kernel {
     }
     /// Fills `out` with random bytes. The host's generator is asked each time, so clones of a sandbox never share any.
     pub fn random(&self, out: &mut [u8]) {
-        let mut done = 0;
-        while done < out.len() {
-            match rustix::rand::getrandom(&mut out[done..], rustix::rand::GetRandomFlags::empty()) {
-                Ok(n) => done += n,
-                Err(rustix::io::Errno::INTR) => {}
-                // With no flags and a valid buffer, nothing else can happen on a kernel that has the call.
-                Err(e) => panic!("getrandom on the host: {e}"),
-            }
-        }
+        host_random(out);
     }
     /// Logs, the first time, that a guest asked for something that is not supported, by name.
     pub fn log_unsupported(&self, what: &str, errno: quicksand_abi::Errno) {
@@ -111,6 +124,24 @@ impl Kernel {
     }
 }
 
+fn host_random(out: &mut [u8]) {
+    let mut done = 0;
+    while done < out.len() {
+        match rustix::rand::getrandom(&mut out[done..], rustix::rand::GetRandomFlags::empty()) {
+            Ok(n) => done += n,
+            Err(rustix::io::Errno::INTR) => {}
+            // With no flags and a valid buffer, nothing else can happen on a kernel that has the call.
+            Err(e) => panic!("getrandom on the host: {e}"),
+        }
+    }
+}
+
+fn random_id() -> [u8; 16] {
+    let mut id = [0; 16];
+    host_random(&mut id);
+    id
+}
+
 impl fmt::Debug for Kernel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Kernel({})", self.platform.name())
@@ -124,6 +155,8 @@ pub struct Container {
     pub pids: Arc<PidNamespace>,
     names: Mutex<Names>,
     initial_fs: Arc<FsInfo>,
+    /// The first devpts that was mounted: where `/dev/ptmx` outside of any devpts leads.
+    devpts: std::sync::OnceLock<Arc<DevPts>>,
 }
 
 #[derive(Debug)]
@@ -137,15 +170,16 @@ impl Container {
         kernel: &Arc<Kernel>,
         id: String,
         names: (Vec<u8>, Vec<u8>),
-        pids_limit: Option<u64>,
+        pids: Arc<PidNamespace>,
         initial_fs: Arc<FsInfo>,
     ) -> Arc<Container> {
         let container = Arc::new(Container {
             id,
             kernel: kernel.clone(),
-            pids: PidNamespace::new(kernel.next_id(), pids_limit),
+            pids,
             names: Mutex::new(Level::Leaf, Names { host: names.0, domain: names.1 }),
             initial_fs,
+            devpts: std::sync::OnceLock::new(),
         });
         let mut containers = kernel.containers.lock();
         containers.retain(|c| c.strong_count() > 0);
@@ -156,6 +190,13 @@ impl Container {
     /// The view of the file system that its first task starts with.
     pub fn initial_fs(&self) -> Arc<FsInfo> {
         self.initial_fs.clone()
+    }
+    pub fn devpts(&self) -> Option<Arc<DevPts>> {
+        self.devpts.get().cloned()
+    }
+    /// A devpts was mounted; the first one counts.
+    pub fn set_devpts(&self, devpts: Arc<DevPts>) {
+        let _ = self.devpts.set(devpts);
     }
     /// Host name and domain name, as `uname(2)` shows them.
     pub fn names(&self) -> (Vec<u8>, Vec<u8>) {

@@ -18,6 +18,7 @@ pub mod fs;
 pub mod host_poll;
 pub mod kernel;
 pub mod loader;
+pub mod machine;
 pub mod mm;
 pub mod net;
 pub mod signal;

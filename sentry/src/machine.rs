@@ -8,7 +8,6 @@ use std::sync::OnceLock;
 /// Processors and memory of a sandbox.
 #[derive(Debug)]
 pub struct Machine {
-    cpus: usize,
     /// The container's memory limit, where it has one.
     memory_limit: Option<u64>,
     /// The host's descriptions, opened while its proc is in sight and read when a guest asks.
@@ -27,11 +26,9 @@ pub struct Memory {
 }
 
 impl Machine {
-    /// `cpus` and `memory_limit` from the container's limits; `None` for all that the host has.
-    pub fn new(cpus: Option<usize>, memory_limit: Option<u64>) -> Machine {
-        let host = std::thread::available_parallelism().map_or(1, usize::from);
+    /// `memory_limit` from the container's limits; `None` for all that the host has.
+    pub fn new(memory_limit: Option<u64>) -> Machine {
         Machine {
-            cpus: cpus.unwrap_or(host).clamp(1, host),
             memory_limit,
             host_cpuinfo: File::open("/proc/cpuinfo").ok(),
             host_meminfo: File::open("/proc/meminfo").ok(),
@@ -41,7 +38,7 @@ impl Machine {
 
     /// How many processors guests see, numbered from 0.
     pub fn cpus(&self) -> usize {
-        self.cpus
+        crate::task::sched::cpu_count() as usize
     }
 
     /// Memory now: the host's, cut to the limit.
@@ -73,9 +70,8 @@ impl Machine {
 
     /// `/proc/cpuinfo`: the host's description of its first processors, since CPUID is the host's too.
     pub fn cpuinfo(&self) -> &[u8] {
-        self.cpuinfo.get_or_init(|| {
-            cut_cpuinfo(&read_all(self.host_cpuinfo.as_ref()), self.cpus).into_bytes()
-        })
+        self.cpuinfo
+            .get_or_init(|| cut_cpuinfo(&read_all(self.host_cpuinfo.as_ref()), self.cpus()).into_bytes())
     }
 }
 
@@ -119,7 +115,7 @@ mod tests {
 
     #[test]
     fn memory_is_cut_to_the_limit() {
-        let machine = Machine::new(None, Some(64 << 20));
+        let machine = Machine::new(Some(64 << 20));
         let memory = machine.memory();
         assert_eq!(memory.total, 64 << 20);
         assert!(memory.available <= memory.total && memory.used <= memory.total);

@@ -8,6 +8,7 @@ pub mod ioctl;
 pub mod overlay;
 pub mod pipe;
 pub mod poll;
+pub mod proc;
 pub mod pseudo;
 pub mod splice;
 pub mod sys;

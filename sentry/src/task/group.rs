@@ -89,6 +89,8 @@ pub struct GroupState {
     pub(crate) children: Usage,
     /// PR_SET_DUMPABLE.
     pub(crate) dumpable: i32,
+    /// `/proc/PID/oom_score_adj`, and its floor for the unprivileged.
+    pub(crate) oom_score_adj: (i32, i32),
     /// Credentials and name of the last task, for a zombie's sake.
     pub(crate) zombie: Option<(Arc<Credentials>, Vec<u8>)>,
 }
@@ -135,6 +137,7 @@ impl ThreadGroup {
             ended: Usage::default(),
             children: Usage::default(),
             dumpable: 1,
+            oom_score_adj: (0, 0),
             zombie: None,
         };
         Arc::new(ThreadGroup {

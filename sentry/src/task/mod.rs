@@ -15,6 +15,7 @@ pub mod cputime;
 pub mod credentials;
 pub mod exec;
 pub mod exit;
+pub mod facts;
 pub mod fs_info;
 pub mod futex;
 pub mod group;

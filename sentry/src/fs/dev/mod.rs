@@ -54,11 +54,14 @@ pub fn open_char(
 
 /// Makes the default nodes and links in a fresh `/dev`; names that are there already stay as they are.
 pub fn populate(dir: &Arc<Inode>) -> Result<(), Errno> {
-    let make = |name: &str, node: NewNode<'_>, perm| {
-        match dir.ops.create(dir, name.as_bytes(), node, Owner { uid: 0, gid: 0, perm }) {
-            Ok(_) | Err(Errno::EEXIST) => Ok(()),
-            Err(e) => Err(e),
-        }
+    let make = |name: &str, node: NewNode<'_>, perm| match dir.ops.create(
+        dir,
+        name.as_bytes(),
+        node,
+        Owner { uid: 0, gid: 0, perm },
+    ) {
+        Ok(_) | Err(Errno::EEXIST) => Ok(()),
+        Err(e) => Err(e),
     };
     for (name, device) in DEFAULT_NODES {
         make(name, NewNode::CharDevice(*device), 0o666)?;

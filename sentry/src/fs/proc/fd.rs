@@ -11,8 +11,8 @@ use crate::mm::MemoryManager;
 use crate::syscalls::Fd;
 use crate::task::CurrentTask;
 use crate::vfs::{
-    Attr, FdTable, FileKind, FileName, FileOps, Inode, InodeOps, IoDst, IoSrc, LinkTarget, OpenFile, OpenFlags, SeekFrom,
-    Superblock,
+    Attr, FdTable, FileKind, FileName, FileOps, Inode, InodeOps, IoDst, IoSrc, LinkTarget, OpenFile,
+    OpenFlags, SeekFrom, Superblock,
 };
 
 /// Which place a link leads to.

@@ -7,6 +7,7 @@
 //! number for the file, so that they stay the same from look-up to look-up.
 
 mod fd;
+mod mounts;
 mod net;
 mod root;
 mod status;
@@ -15,15 +16,15 @@ mod task;
 
 use std::sync::Arc;
 
-use crate::kernel::Container;
+use crate::task::PidNamespace;
 use crate::vfs::inode::NoStorage;
 use crate::vfs::{Dentry, Superblock};
 
 /// PROC_SUPER_MAGIC.
 const MAGIC: u64 = 0x9fa0;
 
-/// A procfs instance of a container's pid namespace; its root.
-pub fn new(container: &Arc<Container>) -> Arc<Dentry> {
+/// A procfs instance that shows a pid namespace; its root.
+pub fn new(pids: &Arc<PidNamespace>) -> Arc<Dentry> {
     let sb = Superblock::new("proc", MAGIC, Box::new(NoStorage));
-    Dentry::new_root(root::new(&sb, container), b"/")
+    Dentry::new_root(root::new(&sb, pids), b"/")
 }

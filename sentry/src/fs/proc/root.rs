@@ -7,14 +7,14 @@ use quicksand_abi::Errno;
 
 use super::{sysctl, task as task_dir};
 use crate::fs::pseudo::{self, Directory, Link, Perm, StaticDir};
-use crate::kernel::Container;
+use crate::task::syscalls::{RELEASE, VERSION};
 use crate::task::{CurrentTask, PidNamespace};
 use crate::vfs::{FileKind, FileName, Inode, LinkTarget, Superblock};
 
 /// The inode number of the root, as Linux's.
 const ROOT_INO: u64 = 1;
 
-pub(super) fn new(sb: &Arc<Superblock>, container: &Arc<Container>) -> Arc<Inode> {
+pub(super) fn new(sb: &Arc<Superblock>, pids: &Arc<PidNamespace>) -> Arc<Inode> {
     let mut fixed = StaticDir::new();
     fixed
         .made(sb, "cgroups", cgroups)
@@ -40,7 +40,7 @@ pub(super) fn new(sb: &Arc<Superblock>, container: &Arc<Container>) -> Arc<Inode
     for name in ["bus", "driver", "fs", "irq", "sysvipc", "tty"] {
         fixed.dir(sb, name, StaticDir::new());
     }
-    let pids = container.pids().clone();
+    let pids = pids.clone();
     let this = pseudo::magic_link(sb, sb.next_ino(), Perm::root(0o777), Arc::new(SelfLink));
     fixed.add("self", this);
     let this = pseudo::magic_link(sb, sb.next_ino(), Perm::root(0o777), Arc::new(ThreadSelfLink));
@@ -142,21 +142,19 @@ fn swaps(_: &CurrentTask) -> Text {
     Ok(b"Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n".to_vec())
 }
 
-fn version(task: &CurrentTask) -> Text {
-    let uts = task.container().uts();
-    Ok(format!("{} version {} (quicksand@quicksand) {}\n", uts.sysname, uts.release, uts.version).into_bytes())
+fn version(_: &CurrentTask) -> Text {
+    Ok(format!("Linux version {RELEASE} (quicksand@quicksand) {VERSION}\n").into_bytes())
 }
 
 fn uptime(task: &CurrentTask) -> Text {
     let up = task.kernel().uptime();
-    let busy: std::time::Duration =
-        task.container().pids().processes().iter().map(|p| p.group.cpu_times().total()).sum();
-    let idle = (up * task.kernel().cpus() as u32).saturating_sub(busy);
+    let busy: std::time::Duration = task.pids().processes().iter().map(|p| p.group.cpu_times().total()).sum();
+    let idle = (up * task.kernel().machine.cpus() as u32).saturating_sub(busy);
     Ok(format!("{:.2} {:.2}\n", up.as_secs_f64(), idle.as_secs_f64()).into_bytes())
 }
 
 fn loadavg(task: &CurrentTask) -> Text {
-    let pids = task.container().pids();
+    let pids = task.pids();
     // No load is averaged: what is true is how many tasks there are, and that this one runs.
     Ok(format!("0.00 0.00 0.00 1/{} {}\n", pids.task_count(), pids.last_pid()).into_bytes())
 }
@@ -164,9 +162,9 @@ fn loadavg(task: &CurrentTask) -> Text {
 /// CPU time, boot time and process counts. The time is that of the container's living processes.
 fn stat(task: &CurrentTask) -> Text {
     let kernel = task.kernel();
-    let cpus = kernel.cpus() as u64;
+    let cpus = kernel.machine.cpus() as u64;
     let (mut user, mut system) = (0u64, 0u64);
-    for process in task.container().pids().processes() {
+    for process in task.pids().processes() {
         let (u, s) = process.group.cpu_times().ticks();
         user += u.max(0) as u64;
         system += s.max(0) as u64;
@@ -176,16 +174,10 @@ fn stat(task: &CurrentTask) -> Text {
     let mut out = format!("cpu  {user} 0 {system} {idle} 0 0 0 0 0 0\n");
     for cpu in 0..cpus {
         // Writing to a String cannot fail.
-        let _ = writeln!(
-            out,
-            "cpu{cpu} {} 0 {} {} 0 0 0 0 0 0",
-            user / cpus,
-            system / cpus,
-            idle / cpus
-        );
+        let _ = writeln!(out, "cpu{cpu} {} 0 {} {} 0 0 0 0 0 0", user / cpus, system / cpus, idle / cpus);
     }
     let boot = kernel.clocks.realtime().0 / 1_000_000_000 - kernel.uptime().as_secs() as i64;
-    let pids = task.container().pids();
+    let pids = task.pids();
     let _ = write!(
         out,
         "intr 0\nctxt 0\nbtime {boot}\nprocesses {}\nprocs_running 1\nprocs_blocked 0\nsoftirq 0 0 0 0 0 0 0 0 0 0 0\n",
@@ -195,7 +187,7 @@ fn stat(task: &CurrentTask) -> Text {
 }
 
 fn meminfo(task: &CurrentTask) -> Text {
-    let memory = task.kernel().memory();
+    let memory = task.kernel().machine.memory();
     let kib = |bytes: u64| bytes / 1024;
     let lines = [
         ("MemTotal", kib(memory.total)),
@@ -244,12 +236,16 @@ fn meminfo(task: &CurrentTask) -> Text {
 }
 
 fn vmstat(task: &CurrentTask) -> Text {
-    let memory = task.kernel().memory();
-    Ok(format!("nr_free_pages {}\nnr_anon_pages {}\npgfault 0\npgmajfault 0\n", memory.free / 4096, memory.used / 4096)
-        .into_bytes())
+    let memory = task.kernel().machine.memory();
+    Ok(format!(
+        "nr_free_pages {}\nnr_anon_pages {}\npgfault 0\npgmajfault 0\n",
+        memory.free / 4096,
+        memory.used / 4096
+    )
+    .into_bytes())
 }
 
 /// The host's description of its processors, for as many as the guest has: CPUID is the host's too.
 fn cpuinfo(task: &CurrentTask) -> Text {
-    Ok(task.kernel().cpuinfo())
+    Ok(task.kernel().machine.cpuinfo().to_vec())
 }

@@ -7,10 +7,10 @@ use quicksand_abi::{Errno, UserAddr};
 
 use super::task::Subject;
 use crate::mm::MemoryManager;
+use crate::mm::maps::{MapsEntry, MapsName};
 use crate::task::credentials::Caps;
 use crate::task::rlimit::INFINITY;
 use crate::task::{CurrentTask, Resource, Task};
-use crate::vfs::mount;
 
 type Text = Result<Vec<u8>, Errno>;
 
@@ -57,23 +57,85 @@ pub(super) fn auxv(subject: &Subject, _: &CurrentTask) -> Text {
     Ok(mm_of(subject)?.map_or(Vec::new(), |mm| mm.marks().auxv))
 }
 
+/// The last column of a mapping, as the reader's root sees it.
+fn maps_name(entry: &MapsEntry, caller: &CurrentTask) -> Vec<u8> {
+    match &entry.name {
+        MapsName::None => Vec::new(),
+        MapsName::Text(text) => text.clone(),
+        MapsName::File(file) => file.path.display(&caller.fs().root()),
+    }
+}
+
+fn maps_text(mm: &MemoryManager, caller: &CurrentTask) -> Vec<u8> {
+    mm.maps().iter().flat_map(|e| e.line(&maps_name(e, caller))).collect()
+}
+
+fn smaps_text(mm: &MemoryManager, caller: &CurrentTask) -> Vec<u8> {
+    let mut out = Vec::new();
+    for (entry, max_prot) in mm.maps_with_max_prot() {
+        out.extend(entry.line(&maps_name(&entry, caller)));
+        let kib = entry.range.len() / 1024;
+        let rss = resident_kib(mm, &entry);
+        let anonymous = if entry.anonymous { rss } else { 0 };
+        let text = format!(
+            "Size:           {kib:>8} kB\nKernelPageSize:        4 kB\nMMUPageSize:           4 kB\n\
+             Rss:            {rss:>8} kB\nPss:            {rss:>8} kB\nPss_Dirty:      {anonymous:>8} kB\n\
+             Shared_Clean:          0 kB\nShared_Dirty:          0 kB\nPrivate_Clean:         0 kB\n\
+             Private_Dirty:  {rss:>8} kB\nReferenced:     {rss:>8} kB\nAnonymous:      {anonymous:>8} kB\n\
+             LazyFree:              0 kB\nAnonHugePages:         0 kB\nShmemPmdMapped:        0 kB\n\
+             FilePmdMapped:         0 kB\nShared_Hugetlb:        0 kB\nPrivate_Hugetlb:       0 kB\n\
+             Swap:                  0 kB\nSwapPss:               0 kB\nLocked:                0 kB\n\
+             THPeligible:           0\n{}\n",
+            entry.vm_flags(max_prot)
+        );
+        out.extend_from_slice(text.as_bytes());
+    }
+    out
+}
+
+/// What of a mapping is resident. A mapping of more than 4 GiB is not looked into: the table would be too large.
+fn resident_kib(mm: &MemoryManager, entry: &MapsEntry) -> u64 {
+    let pages = entry.range.len() / 4096;
+    if pages > 1 << 20 {
+        return 0;
+    }
+    let mut present = vec![false; pages as usize];
+    mm.space.resident(entry.range, &mut present);
+    present.iter().filter(|p| **p).count() as u64 * 4
+}
+
+fn smaps_rollup_text(mm: &MemoryManager) -> Vec<u8> {
+    let entries = mm.maps();
+    let (Some(first), Some(last)) = (entries.first(), entries.last()) else { return Vec::new() };
+    let rss = mm.usage().resident * 4;
+    format!(
+        "{:08x}-{:08x} ---p 00000000 00:00 0                          [rollup]\n\
+         Rss:            {rss:>8} kB\nPss:            {rss:>8} kB\nPss_Dirty:      {rss:>8} kB\n\
+         Pss_Anon:       {rss:>8} kB\nPss_File:              0 kB\nPss_Shmem:             0 kB\n\
+         Shared_Clean:          0 kB\nShared_Dirty:          0 kB\nPrivate_Clean:         0 kB\n\
+         Private_Dirty:  {rss:>8} kB\nReferenced:     {rss:>8} kB\nAnonymous:      {rss:>8} kB\n\
+         Swap:                  0 kB\nSwapPss:               0 kB\nLocked:                0 kB\n",
+        first.range.start.0, last.range.end.0
+    )
+    .into_bytes()
+}
+
 pub(super) fn maps(subject: &Subject, caller: &CurrentTask) -> Text {
-    Ok(mm_of(subject)?.map_or(Vec::new(), |mm| mm.maps_text(&caller.fs().root())))
+    Ok(mm_of(subject)?.map_or(Vec::new(), |mm| maps_text(&mm, caller)))
 }
 
 pub(super) fn smaps(subject: &Subject, caller: &CurrentTask) -> Text {
-    Ok(mm_of(subject)?.map_or(Vec::new(), |mm| mm.smaps_text(&caller.fs().root())))
+    Ok(mm_of(subject)?.map_or(Vec::new(), |mm| smaps_text(&mm, caller)))
 }
 
 pub(super) fn smaps_rollup(subject: &Subject, _: &CurrentTask) -> Text {
-    Ok(mm_of(subject)?.map_or(Vec::new(), |mm| mm.smaps_rollup_text()))
+    Ok(mm_of(subject)?.map_or(Vec::new(), |mm| smaps_rollup_text(&mm)))
 }
 
 pub(super) fn statm(subject: &Subject, _: &CurrentTask) -> Text {
     let Some(mm) = mm_of(subject)? else { return Ok(b"0 0 0 0 0 0 0\n".to_vec()) };
-    let c = mm.counters();
-    let (resident, _) = mm.resident_bytes();
-    Ok(format!("{} {} 0 {} 0 {} 0\n", c.total, resident / 4096, c.exec, c.data + c.stack).into_bytes())
+    let u = mm.usage();
+    Ok(format!("{} {} 0 {} 0 {} 0\n", u.total, u.resident, u.text, u.data + u.stack).into_bytes())
 }
 
 pub(super) fn comm(subject: &Subject, _: &CurrentTask) -> Text {
@@ -110,11 +172,11 @@ fn state(subject: &Subject, caller: &CurrentTask) -> (char, &'static str) {
 pub(super) fn stat(subject: &Subject, caller: &CurrentTask) -> Text {
     let group = &subject.group;
     let task = subject.task().ok();
-    let name = task.as_ref().map_or_else(|| group.last_name(), |t| t.name());
+    let name = task.as_ref().map_or_else(|| group.name(), |t| t.name());
     let mm = task.as_ref().and_then(|t| t.mm_opt());
     let ids = group.ids();
-    let terminal = group.terminal();
-    let (tty, foreground) = terminal.map_or((0, -1), |(device, foreground)| (device.encode() as i64, foreground));
+    let terminal = caller.kernel().terminals.of_group(group);
+    let (tty, foreground) = terminal.map_or((0, -1), |(t, foreground)| (t.device().encode(), foreground));
     let times = match &subject.task {
         Some(task) => task.usage().times,
         None => group.cpu_times(),
@@ -123,7 +185,10 @@ pub(super) fn stat(subject: &Subject, caller: &CurrentTask) -> Text {
     let (child_user, child_system) = group.children_usage().times.ticks();
     let start = task.as_ref().map_or(0, |t| t.start_time.0 / 10_000_000);
     let nice = task.as_ref().map_or(0, |t| t.nice());
-    let (size, resident) = mm.as_ref().map_or((0, 0), |mm| (mm.counters().total * 4096, mm.resident_bytes().0 / 4096));
+    let (size, resident) = mm.as_ref().map_or((0, 0), |mm| {
+        let usage = mm.usage();
+        (usage.total * 4096, usage.resident)
+    });
     let guarded = subject.check_access(caller).is_ok();
     let marks = mm.as_ref().filter(|_| guarded).map(|mm| mm.marks()).unwrap_or_default();
     let (ignored, caught) = group.ignored_and_caught();
@@ -185,7 +250,7 @@ fn escape(name: &[u8]) -> String {
 pub(super) fn status(subject: &Subject, caller: &CurrentTask) -> Text {
     let group = &subject.group;
     let task = subject.task().ok();
-    let name = task.as_ref().map_or_else(|| group.last_name(), |t| t.name());
+    let name = task.as_ref().map_or_else(|| group.name(), |t| t.name());
     let ids = group.ids();
     let (letter, word) = state(subject, caller);
     let mut out = String::with_capacity(1500);
@@ -228,7 +293,7 @@ pub(super) fn status(subject: &Subject, caller: &CurrentTask) -> Text {
         let _ = write!(out, "Threads:\t1\n");
     }
     let _ = write!(out, "Speculation_Store_Bypass:\tthread vulnerable\n");
-    let cpus = caller.kernel().cpus();
+    let cpus = caller.kernel().machine.cpus();
     let _ = write!(
         out,
         "Cpus_allowed:\t{}\nCpus_allowed_list:\t{}\nMems_allowed:\t1\nMems_allowed_list:\t0\n",
@@ -241,23 +306,22 @@ pub(super) fn status(subject: &Subject, caller: &CurrentTask) -> Text {
 }
 
 fn memory_status(out: &mut String, mm: &MemoryManager) {
-    let c = mm.counters();
-    let (resident, peak) = mm.resident_bytes();
+    let u = mm.usage();
     let kib = |pages: u64| pages * 4;
     let lines = [
-        ("VmPeak", kib(mm.peak_total_pages())),
-        ("VmSize", kib(c.total)),
-        ("VmLck", kib(c.locked)),
+        ("VmPeak", kib(u.peak_total)),
+        ("VmSize", kib(u.total)),
+        ("VmLck", kib(u.locked)),
         ("VmPin", 0),
-        ("VmHWM", peak / 1024),
-        ("VmRSS", resident / 1024),
-        ("RssAnon", resident / 1024),
+        ("VmHWM", kib(u.peak_resident)),
+        ("VmRSS", kib(u.resident)),
+        ("RssAnon", kib(u.resident)),
         ("RssFile", 0),
         ("RssShmem", 0),
-        ("VmData", kib(c.data)),
-        ("VmStk", kib(c.stack)),
-        ("VmExe", kib(c.exec)),
-        ("VmLib", 0),
+        ("VmData", kib(u.data)),
+        ("VmStk", kib(u.stack)),
+        ("VmExe", kib(u.text)),
+        ("VmLib", kib(u.lib)),
         ("VmPTE", 0),
         ("VmSwap", 0),
         ("HugetlbPages", 0),
@@ -329,12 +393,12 @@ pub(super) fn limits(subject: &Subject, _: &CurrentTask) -> Text {
 
 pub(super) fn mounts(subject: &Subject, _: &CurrentTask) -> Text {
     let fs = subject.task()?.fs_opt().ok_or(Errno::EINVAL)?;
-    Ok(mount::mounts_text(&fs.namespace(), &fs.root()))
+    Ok(super::mounts::mounts(&fs.namespace(), &fs.root()))
 }
 
 pub(super) fn mountinfo(subject: &Subject, _: &CurrentTask) -> Text {
     let fs = subject.task()?.fs_opt().ok_or(Errno::EINVAL)?;
-    Ok(mount::mountinfo_text(&fs.namespace(), &fs.root()))
+    Ok(super::mounts::mountinfo(&fs.namespace(), &fs.root()))
 }
 
 pub(super) fn cgroup(_: &Subject, _: &CurrentTask) -> Text {
@@ -378,22 +442,21 @@ pub(super) fn schedstat(subject: &Subject, _: &CurrentTask) -> Text {
 }
 
 pub(super) fn io(_: &Subject, _: &CurrentTask) -> Text {
-    let names =
-        ["rchar", "wchar", "syscr", "syscw", "read_bytes", "write_bytes", "cancelled_write_bytes"];
+    let names = ["rchar", "wchar", "syscr", "syscw", "read_bytes", "write_bytes", "cancelled_write_bytes"];
     Ok(names.iter().map(|n| format!("{n}: 0\n")).collect::<String>().into_bytes())
 }
 
 pub(super) fn oom_score(subject: &Subject, _: &CurrentTask) -> Text {
-    let score = i64::from(subject.group.oom_score_adj());
+    let score = i64::from(subject.group.oom_score_adj().0);
     Ok(format!("{}\n", (666 + score * 2 / 3).clamp(0, 2000)).into_bytes())
 }
 
 pub(super) fn oom_score_adj(subject: &Subject, _: &CurrentTask) -> Text {
-    Ok(format!("{}\n", subject.group.oom_score_adj()).into_bytes())
+    Ok(format!("{}\n", subject.group.oom_score_adj().0).into_bytes())
 }
 
 pub(super) fn oom_adj(subject: &Subject, _: &CurrentTask) -> Text {
-    let adj = subject.group.oom_score_adj();
+    let adj = subject.group.oom_score_adj().0;
     Ok(format!("{}\n", if adj == 1000 { 15 } else { adj * 17 / 1000 }).into_bytes())
 }
 
@@ -403,9 +466,10 @@ pub(super) fn set_oom_score_adj(subject: &Subject, caller: &CurrentTask, data: &
     if !(-1000..=1000).contains(&adj) {
         return Err(Errno::EINVAL);
     }
-    if adj < subject.group.oom_score_adj_min() && !caller.creds().has(Caps::SYS_RESOURCE) {
+    let privileged = caller.creds().has(Caps::SYS_RESOURCE);
+    if adj < subject.group.oom_score_adj().1 && !privileged {
         return Err(Errno::EACCES);
     }
-    subject.group.set_oom_score_adj(adj);
+    subject.group.set_oom_score_adj(adj, privileged);
     Ok(())
 }

@@ -8,14 +8,15 @@ use quicksand_abi::Errno;
 use crate::fs::pseudo::{self, Perm, StaticDir, Text};
 use crate::task::CurrentTask;
 use crate::task::credentials::Caps;
+use crate::task::syscalls::{RELEASE, VERSION};
 use crate::vfs::Superblock;
 
 pub(super) fn new(sb: &Arc<Superblock>) -> StaticDir {
     let mut kernel = StaticDir::new();
     kernel
-        .made(sb, "osrelease", |t| Ok(line(&t.container().uts().release)))
-        .made(sb, "ostype", |t| Ok(line(&t.container().uts().sysname)))
-        .made(sb, "version", |t| Ok(line(&t.container().uts().version)))
+        .made(sb, "osrelease", |_| Ok(line(RELEASE)))
+        .made(sb, "ostype", |_| Ok(line("Linux")))
+        .made(sb, "version", |_| Ok(line(VERSION)))
         .file(sb, "pid_max", 0o444, "4194304\n")
         .file(sb, "threads-max", 0o444, "4194304\n")
         .file(sb, "ngroups_max", 0o444, "65536\n")
@@ -145,11 +146,13 @@ enum Uts {
 
 impl Text for Uts {
     fn text(&self, task: &CurrentTask) -> Result<Vec<u8>, Errno> {
-        let uts = task.container().uts();
-        Ok(match self {
-            Uts::Hostname => line(&uts.nodename),
-            Uts::Domainname => line(&uts.domainname),
-        })
+        let (host, domain) = task.container().names();
+        let mut name = match self {
+            Uts::Hostname => host,
+            Uts::Domainname => domain,
+        };
+        name.push(b'\n');
+        Ok(name)
     }
     fn store(&self, task: &CurrentTask, data: &[u8]) -> Result<(), Errno> {
         if !task.creds().has(Caps::SYS_ADMIN) {
@@ -157,7 +160,7 @@ impl Text for Uts {
         }
         let end = data.iter().position(|b| *b == b'\n' || *b == 0).unwrap_or(data.len());
         // Longer names are cut, as `proc_do_uts_string` does.
-        let name = String::from_utf8_lossy(&data[..end.min(64)]).into_owned();
+        let name = data[..end.min(64)].to_vec();
         match self {
             Uts::Hostname => task.container().set_hostname(name),
             Uts::Domainname => task.container().set_domainname(name),

@@ -121,7 +121,11 @@ const ENTRIES: &[Entry] = &[
     Entry { name: "ns", perm: 0o511, kind: What::Namespaces },
     Entry { name: "oom_adj", perm: 0o644, kind: Open(status::oom_adj) },
     Entry { name: "oom_score", perm: 0o444, kind: Open(status::oom_score) },
-    Entry { name: "oom_score_adj", perm: 0o644, kind: Writable(status::oom_score_adj, status::set_oom_score_adj) },
+    Entry {
+        name: "oom_score_adj",
+        perm: 0o644,
+        kind: Writable(status::oom_score_adj, status::set_oom_score_adj),
+    },
     Entry { name: "personality", perm: 0o400, kind: Guarded(status::personality) },
     Entry { name: "root", perm: 0o777, kind: Link(fd::Magic::Root) },
     Entry { name: "schedstat", perm: 0o444, kind: Open(status::schedstat) },
@@ -180,13 +184,19 @@ impl Directory for TaskDir {
             Open(_) | Guarded(_) | Writable(..) => {
                 pseudo::file(&sb, number, perm, Arc::new(TaskText { subject, index }))
             }
-            Link(magic) => pseudo::magic_link(&sb, number, perm, Arc::new(fd::MagicLink { subject, magic: *magic })),
+            Link(magic) => {
+                pseudo::magic_link(&sb, number, perm, Arc::new(fd::MagicLink { subject, magic: *magic }))
+            }
             What::Fds => pseudo::directory(&sb, number, perm, Arc::new(fd::Fds::new(&sb, subject, false))),
             What::FdInfos => pseudo::directory(&sb, number, perm, Arc::new(fd::Fds::new(&sb, subject, true))),
-            What::Namespaces => pseudo::directory(&sb, number, perm, Arc::new(fd::Namespaces::new(&sb, subject))),
+            What::Namespaces => {
+                pseudo::directory(&sb, number, perm, Arc::new(fd::Namespaces::new(&sb, subject)))
+            }
             What::Net => pseudo::directory(&sb, number, perm, Arc::new(super::net::dir(&sb))),
             What::Mem => fd::mem(&sb, number, perm, subject),
-            What::Tasks => pseudo::directory(&sb, number, perm, Arc::new(Tasks { sb: self.sb.clone(), subject })),
+            What::Tasks => {
+                pseudo::directory(&sb, number, perm, Arc::new(Tasks { sb: self.sb.clone(), subject }))
+            }
         })
     }
     fn entries(&self, _: &Inode, _: &CurrentTask) -> Result<Vec<(Vec<u8>, u64, FileKind)>, Errno> {

@@ -14,8 +14,8 @@ use crate::syscalls::SyscallResult;
 use crate::task::CurrentTask;
 use crate::vfs::inode::NoStorage;
 use crate::vfs::{
-    Attr, Dentry, DeviceId, FdFlags, FileKind, FileName, FileOps, Inode, InodeOps, OpenFile, OpenFlags, SetAttr,
-    Superblock,
+    Attr, Dentry, DeviceId, FdFlags, FileKind, FileName, FileOps, Inode, InodeOps, OpenFile, OpenFlags,
+    SetAttr, Superblock,
 };
 
 /// DEVPTS_SUPER_MAGIC.
@@ -121,7 +121,12 @@ impl DevPts {
         let inode = self.ptys.lock().get(&pty.index).map(|(_, inode)| inode.clone()).ok_or(Errno::EIO)?;
         let ops = pty.open_slave(flags, task)?;
         let fd_flags = if flags.contains(OpenFlags::CLOEXEC) { FdFlags::CLOEXEC } else { FdFlags::empty() };
-        let file = OpenFile::new_anonymous(inode, &format!("/dev/pts/{}", pty.index), ops, flags - OpenFlags::CLOEXEC);
+        let file = OpenFile::new_anonymous(
+            inode,
+            &format!("/dev/pts/{}", pty.index),
+            ops,
+            flags - OpenFlags::CLOEXEC,
+        );
         Ok(task.install_fd(file, fd_flags)?.0 as usize)
     }
 }

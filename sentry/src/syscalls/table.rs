@@ -243,7 +243,7 @@ syscalls! {
     152 munlockall() => crate::mm::syscalls::sys_munlockall, "full";
     153 vhangup();
     154 modify_ldt(a: Hex, b: Hex, c: Hex, d: Hex, e: Hex, f: Hex);
-    155 pivot_root(new: Path, old: Path);
+    155 pivot_root(new: Path, old: Path) => crate::vfs::syscalls_mount::sys_pivot_root, "full";
     156 _sysctl(a: Hex, b: Hex, c: Hex, d: Hex, e: Hex, f: Hex);
     157 prctl(option: Int, arg2: Hex, arg3: Hex, arg4: Hex, arg5: Hex) => crate::task::prctl::sys_prctl, "no seccomp, PR_SET_MM, PR_SET_VMA";
     158 arch_prctl(code: Hex, addr: Ptr) => crate::task::prctl::sys_arch_prctl, "full";
@@ -253,8 +253,8 @@ syscalls! {
     162 sync() => crate::vfs::syscalls_attr::sys_sync, "does nothing: what is written is in the page cache of the host";
     163 acct(path: Path);
     164 settimeofday(tv: Ptr, tz: Ptr) => crate::time::syscalls::sys_settimeofday, "always EPERM: the clock is the host's";
-    165 mount(source: Path, target: Path, fstype: Path, flags: Hex, data: Ptr);
-    166 umount2(target: Path, flags: Hex);
+    165 mount(source: Path, target: Path, fstype: Path, flags: Hex, data: Ptr) => crate::vfs::syscalls_mount::sys_mount, "tmpfs, bind, move, remount; propagation is always private";
+    166 umount2(target: Path, flags: Hex) => crate::vfs::syscalls_mount::sys_umount2, "full";
     167 swapon(a: Hex, b: Hex, c: Hex, d: Hex, e: Hex, f: Hex);
     168 swapoff(a: Hex, b: Hex, c: Hex, d: Hex, e: Hex, f: Hex);
     169 reboot(a: Hex, b: Hex, c: Hex, d: Hex, e: Hex, f: Hex);

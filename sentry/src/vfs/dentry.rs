@@ -135,6 +135,9 @@ impl Dentry {
     /// Forgets every cached name below this dentry (what is mounted on stays): ends the cycle of parents and children when
     /// a file system goes away.
     pub fn prune(self: &Arc<Self>) {
+        if self.children.lock().is_empty() {
+            return;
+        }
         let mut work = vec![self.clone()];
         while let Some(dir) = work.pop() {
             let taken: Vec<_> = {

@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU64, AtomicUsize, Ordering};
 
 use quicksand_abi::Errno;
 
@@ -169,6 +169,8 @@ pub struct Superblock {
     pub rename: crate::sync::Mutex<()>,
     /// What `statfs(2)` answers beyond the magic.
     pub statfs: Box<dyn StatFs>,
+    /// Mounts of it, in any namespace or none.
+    mounts: AtomicUsize,
 }
 
 /// Sizes for `statfs(2)`.
@@ -209,7 +211,16 @@ impl Superblock {
             next_ino: AtomicU64::new(2),
             rename: crate::sync::Mutex::new(crate::sync::Level::Rename, ()),
             statfs,
+            mounts: AtomicUsize::new(0),
         })
+    }
+    /// Counts one more mount.
+    pub(super) fn get_mount(&self) {
+        self.mounts.fetch_add(1, Ordering::AcqRel);
+    }
+    /// Counts one mount less; true where it was the last.
+    pub(super) fn put_mount(&self) -> bool {
+        self.mounts.fetch_sub(1, Ordering::AcqRel) == 1
     }
     /// An inode number not used before in this file system.
     pub fn next_ino(&self) -> u64 {

@@ -27,6 +27,7 @@ pub mod rw;
 mod special;
 pub mod syscalls_attr;
 pub mod syscalls_fd;
+pub mod syscalls_mount;
 pub mod syscalls_open;
 pub mod syscalls_path;
 pub mod syscalls_rw;
@@ -50,6 +51,9 @@ pub fn now() -> crate::time::Realtime {
 }
 
 /// SIGXFSZ: a file would grow past RLIMIT_FSIZE.
-fn signal_file_size(_task: &crate::task::CurrentTask) {
-    // The signal itself is sent once `crate::signal` can; the call fails with EFBIG either way.
+fn signal_file_size(task: &crate::task::CurrentTask) {
+    use quicksand_abi::signal::{SigInfo, code::SI_USER};
+    let info = SigInfo::user(libc::SIGXFSZ, SI_USER, task.group().pid(), task.creds().ruid);
+    // A signal that is pending already is enough.
+    let _ = crate::signal::send_to_task(task.task(), info);
 }

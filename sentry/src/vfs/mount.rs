@@ -5,7 +5,7 @@
 //! on a dentry, so that a walk looks at `children` only where there is something to find.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::dentry::Dentry;
 use crate::sync::{Level, Mutex, MutexGuard, RwLock};
@@ -63,11 +63,14 @@ pub struct Mount {
     pub options: Box<[u8]>,
     /// What is mounted on this mount, in order: the last one at a dentry is on top.
     children: RwLock<Vec<Arc<Mount>>>,
+    /// MNT_EXPIRE has marked it, and nobody has used it since.
+    expired: AtomicBool,
 }
 
 impl Mount {
     pub fn new(root: Arc<Dentry>, flags: MountFlags, source: &[u8], options: &[u8]) -> Arc<Mount> {
         static NEXT_ID: AtomicU64 = AtomicU64::new(20);
+        root.inode.sb.get_mount();
         Arc::new(Mount {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             root,
@@ -76,7 +79,17 @@ impl Mount {
             source: source.into(),
             options: options.into(),
             children: RwLock::new(Level::Mounts, Vec::new()),
+            expired: AtomicBool::new(false),
         })
+    }
+    /// Whether anybody but its place and `own` holders is using it: a working directory, an open file, a process's root.
+    pub fn is_used(self: &Arc<Self>, own: usize) -> bool {
+        let placed = usize::from(self.at.read().is_some());
+        Arc::strong_count(self) > placed + own
+    }
+    /// MNT_EXPIRE: false the first time.
+    pub fn mark_expired(&self) -> bool {
+        self.expired.swap(true, Ordering::AcqRel)
     }
     pub fn flags(&self) -> MountFlags {
         *self.flags.read()
@@ -130,6 +143,19 @@ impl Mount {
             found.map(|i| children.remove(i))
         };
         drop(removed);
+    }
+}
+
+impl Drop for Mount {
+    /// The last mount of a file system lets its cached names go: parents and children hold each other.
+    fn drop(&mut self) {
+        if self.root.inode.sb.put_mount() {
+            let mut top = self.root.clone();
+            while let Some(parent) = top.parent() {
+                top = parent;
+            }
+            top.prune();
+        }
     }
 }
 

@@ -119,7 +119,7 @@ pub fn sys_fcntl(task: &CurrentTask, fd: Fd, cmd: i32, arg: u64) -> SyscallResul
             if pid == i32::MIN {
                 return Err(Errno::EINVAL.into());
             }
-            set_owner(&file, pid, false)
+            set_owner(task, &file, pid, false)
         }
         libc::F_GETOWN => Ok(file.owner.lock().pid as isize as usize),
         F_SETSIG => {
@@ -133,9 +133,9 @@ pub fn sys_fcntl(task: &CurrentTask, fd: Fd, cmd: i32, arg: u64) -> SyscallResul
         F_SETOWN_EX => {
             let owner: OwnerEx = task.read_object(UserAddr(arg))?;
             match owner.kind {
-                F_OWNER_TID => set_owner(&file, owner.pid, true),
-                F_OWNER_PID => set_owner(&file, owner.pid, false),
-                F_OWNER_PGRP => set_owner(&file, owner.pid.checked_neg().ok_or(Errno::EINVAL)?, false),
+                F_OWNER_TID => set_owner(task, &file, owner.pid, true),
+                F_OWNER_PID => set_owner(task, &file, owner.pid, false),
+                F_OWNER_PGRP => set_owner(task, &file, owner.pid.checked_neg().ok_or(Errno::EINVAL)?, false),
                 _ => Err(Errno::EINVAL.into()),
             }
         }
@@ -217,7 +217,18 @@ fn set_flags(task: &CurrentTask, file: &OpenFile, arg: u32) -> SyscallResult {
     Ok(0)
 }
 
-fn set_owner(file: &OpenFile, pid: i32, thread: bool) -> SyscallResult {
+/// ESRCH where nobody has that number; 0 is nobody.
+fn set_owner(task: &CurrentTask, file: &OpenFile, pid: i32, thread: bool) -> SyscallResult {
+    let pids = &task.container().pids;
+    let known = match pid {
+        0 => true,
+        pid if pid < 0 => pids.lock().pgrps.contains_key(&pid.checked_neg().ok_or(Errno::EINVAL)?),
+        pid if thread => pids.task(pid).is_some(),
+        pid => pids.group(pid).is_some(),
+    };
+    if !known {
+        return Err(Errno::ESRCH.into());
+    }
     let mut owner = file.owner.lock();
     owner.pid = pid;
     owner.thread = thread;

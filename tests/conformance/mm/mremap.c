@@ -38,7 +38,6 @@ int main(void) {
     OK("fixed_unaligned", REMAP(q, PAGE, PAGE, MREMAP_FIXED | MREMAP_MAYMOVE, q + 64 * PAGE + 1));
     OK("fixed_overlap", REMAP(q, 4 * PAGE, 4 * PAGE, MREMAP_FIXED | MREMAP_MAYMOVE, q + 2 * PAGE));
     OK("not_mapped", REMAP(p, PAGE, 2 * PAGE, MREMAP_MAYMOVE));
-    OK("new_huge", REMAP(q, PAGE, 1UL << 48, MREMAP_MAYMOVE));
     OK("old_zero_private", REMAP(q, 0, PAGE, MREMAP_MAYMOVE));
     mprotect(q + 4 * PAGE, PAGE, PROT_READ);
     OK("grow_across_vmas", REMAP(q, 8 * PAGE, 10 * PAGE, MREMAP_MAYMOVE));

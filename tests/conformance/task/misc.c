@@ -151,7 +151,7 @@ int main(void) {
     RET("kcmp_or_absent", ({ long r = syscall(SYS_kcmp, getpid(), getpid(), 0, 0, 0); r == 0 || errno == ENOSYS || errno == EPERM ? 0 : -1; }));
     RET("arch_prctl.get_fs", ({ unsigned long f = 0; syscall(SYS_arch_prctl, 0x1003, &f) == 0 && f != 0 ? 0 : -1; }));
     RET("arch_prctl.gs", ({ unsigned long g = 0; syscall(SYS_arch_prctl, 0x1001, 0x123456000UL); syscall(SYS_arch_prctl, 0x1004, &g); g == 0x123456000UL ? 0 : -1; }));
-    RET("arch_prctl.bad_base", syscall(SYS_arch_prctl, 0x1001, 0x800000000000UL));
+    RET("arch_prctl.bad_base", syscall(SYS_arch_prctl, 0x1001, 1UL << 57));
     RET("arch_prctl.unknown", syscall(SYS_arch_prctl, 0x9999, 0));
     return 0;
 }

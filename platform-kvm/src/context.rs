@@ -249,8 +249,11 @@ impl KvmContext {
                 source,
             })?;
             match stop {
-                Stop::Syscall => {
+                Stop::Syscall { by_fault } => {
                     count(&counters.syscalls);
+                    if by_fault {
+                        count(&counters.syscall_faults);
+                    }
                     return Ok(Exit::Syscall);
                 }
                 Stop::PageFault { addr, error_code } => {
@@ -373,6 +376,14 @@ impl Context for KvmContext {
 }
 
 impl KvmContext {
+    /// For measuring: into ring 0 of the vCPU that this context has, and out at once.
+    pub(crate) fn ring0_round_trip(&self) -> Result<(), PlatformError> {
+        match self.with_vcpu(|held| held.vcpu.ring0_round_trip()) {
+            Some(done) => done.map_err(|Broken { what, source }| host_error(what, source)),
+            None => Err(PlatformError::Exhausted { platform: NAME, what: "vCPUs" }),
+        }
+    }
+
     fn replace_fpu(&mut self, area: Box<XsaveArea>) -> Result<(), PlatformError> {
         match self.with_vcpu(|held| held.vcpu.fd.set_xsave(&area)) {
             Some(done) => done.map_err(|e| host_error("KVM_SET_XSAVE", e)),

@@ -19,8 +19,26 @@ use crate::page_table::{LEAF_SPAN, Pte, slot};
 use crate::space::{Inner, KvmSpace};
 use crate::window::{HostKind, PAGE, Run, Runs};
 
-/// Pages looked at together, aligned.
-const BATCH: u64 = 8;
+/// Pages copied together: few where writes are scattered, more with each that continues where the last one ended.
+const FIRST_BATCH: u64 = 4;
+const MAX_BATCH: u64 = 64;
+/// Pages made writable together where no copy is needed, which costs next to nothing.
+const UPGRADE: u64 = 64;
+
+/// The last copies made in a space.
+#[derive(Debug, Default)]
+pub(crate) struct LastCopies {
+    end: u64,
+    pages: u64,
+}
+
+impl LastCopies {
+    /// How many pages to look at from `target` on.
+    fn batch(&self, target: u64) -> u64 {
+        let continues = target >= self.end && target - self.end < MAX_BATCH * PAGE;
+        if continues { (self.pages * 2).clamp(FIRST_BATCH, MAX_BATCH) } else { FIRST_BATCH }
+    }
+}
 
 impl KvmSpace {
     pub(crate) fn fork_space(&self) -> Result<KvmSpace, PlatformError> {
@@ -72,22 +90,24 @@ impl KvmSpace {
         let window = &self.shared.window;
         let segment = inner.segments.find(target).ok_or(FaultCause::Unmapped)?;
         let (start, end, prot) = (segment.start, segment.end, segment.prot);
-        let from = (target & !(BATCH * PAGE - 1)).max(start);
-        let to = ((target & !(BATCH * PAGE - 1)) + BATCH * PAGE).min(end);
+        let around = target & !(UPGRADE * PAGE - 1);
+        let batch = inner.last_copies.batch(target);
+        let copy_end = target + batch * PAGE;
         let leaf = inner.table.leaf(window, target).ok_or(FaultCause::Bus)?;
         let mut copies: Vec<(u64, Pte)> = Vec::new();
-        let mut page = from;
-        while page < to {
+        let mut page = around.max(start);
+        while page < (around + UPGRADE * PAGE).min(end) {
             let pte = Pte(slot(leaf, page).load(Ordering::Acquire));
             if pte.is_present() && !pte.is_writable() && !pte.is_shared_mapping() {
                 if !self.shared.frames.is_shared(pte.gpa()) {
                     slot(leaf, page).store(pte.with_access(prot, true).0, Ordering::Release);
-                } else if page == target || self.is_resident(pte) {
+                } else if page == target || (page > target && page < copy_end && self.is_resident(pte)) {
                     copies.push((page, pte));
                 }
             }
             page += PAGE;
         }
+        inner.last_copies = LastCopies { end: copy_end.min(page), pages: batch };
         self.copy_pages(inner, &copies, prot, target)
     }
 
@@ -117,6 +137,10 @@ impl KvmSpace {
             tracing::warn!(addr = %UserAddr(target), %error, "no memory for a private copy of a page");
             FaultCause::Bus
         })?;
+        if pages.len() >= FIRST_BATCH as usize {
+            // One call instead of a host fault each.
+            window.populate(&Run { gpa, len: pages.len() as u64 * PAGE, kind: HostKind::Anonymous }, true);
+        }
         let mut spare: Vec<Run> = Vec::new();
         let mut old = Runs::default();
         let mut failed = false;

@@ -34,8 +34,9 @@ impl Cpu {
         let find = |function: u32, index: u32| {
             supported.iter().find(|e| e.function == function && e.index == index).copied().unwrap_or_default()
         };
-        let has_xsave = find(1, 0).ecx & (1 << 26) != 0;
         let states = find(0xd, 0);
+        // Nested hosts that cannot filter CPUID leave XSAVE out of leaf 1, but keep the state and say so here.
+        let has_xsave = find(1, 0).ecx & (1 << 26) != 0 || states.eax != 0;
         let offered = (u64::from(states.edx) << 32 | u64::from(states.eax)) & XCR0_OFFERED;
         let xcr0 = if has_xsave { offered | XCR0_LEGACY } else { XCR0_LEGACY };
         let component_end = |i: u32| {

@@ -58,6 +58,10 @@ impl VcpuPool {
         }
     }
 
+    pub(crate) fn max(&self) -> usize {
+        self.max
+    }
+
     /// A vCPU for `state`, with its FPU state loaded. `None` when a kick came while waiting for one.
     pub(crate) fn take(
         &self,

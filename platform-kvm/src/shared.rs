@@ -63,6 +63,7 @@ impl Files {
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     pub(crate) syscalls: AtomicU64,
+    pub(crate) syscall_faults: AtomicU64,
     pub(crate) faults_resolved: AtomicU64,
     pub(crate) faults: AtomicU64,
     pub(crate) traps: AtomicU64,
@@ -81,6 +82,7 @@ impl Shared {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         vec![
             ("exit_syscall", get(&c.syscalls)),
+            ("exit_syscall_by_fault", get(&c.syscall_faults)),
             ("exit_fault", get(&c.faults)),
             ("exit_fault_resolved", get(&c.faults_resolved)),
             ("exit_trap", get(&c.traps)),

@@ -17,6 +17,7 @@ use parking_lot::RwLock;
 use quicksand_abi::{Errno, UserAddr, UserRange};
 use quicksand_platform::{Access, AddressSpace, Advice, Backing, FaultCause, MemFault, PlatformError, Prot};
 
+use crate::cow::LastCopies;
 use crate::page_table::{LEAF_SPAN, PageTable, Pte, slot};
 use crate::segments::{Segment, Segments, Source};
 use crate::shared::Shared;
@@ -38,6 +39,7 @@ pub(crate) struct KvmSpace {
 pub(crate) struct Inner {
     pub(crate) table: PageTable,
     pub(crate) segments: Segments,
+    pub(crate) last_copies: LastCopies,
 }
 
 /// Frames that a change took out of a page table.
@@ -62,7 +64,7 @@ impl KvmSpace {
         Ok(KvmSpace {
             shared: Arc::clone(shared),
             root: table.root(),
-            inner: RwLock::new(Inner { table, segments: Segments::default() }),
+            inner: RwLock::new(Inner { table, segments: Segments::default(), last_copies: LastCopies::default() }),
         })
     }
 

@@ -50,7 +50,10 @@ const EFLAGS_IF: u64 = 1 << 9;
 /// Why a vCPU stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stop {
-    Syscall,
+    /// `by_fault` when SYSCALL did not change rings.
+    Syscall {
+        by_fault: bool,
+    },
     PageFault {
         addr: u64,
         error_code: u32,
@@ -287,6 +290,20 @@ impl Vcpu {
         }
     }
 
+    /// Executes one `out` in ring 0. What the vCPU was doing is lost.
+    pub(crate) fn ring0_round_trip(&mut self) -> Result<(), Broken> {
+        if !self.in_ring0 {
+            return Err(self.unexpected());
+        }
+        let rsp = self.page.frame_address();
+        let gprs = self.gprs();
+        (gprs.rip, gprs.rsp, gprs.rflags) = (SYSCALL_ENTRY, rsp, 2);
+        self.fd.run_page().kvm_dirty_regs |= KVM_SYNC_X86_REGS as u64;
+        let done = self.fd.enter();
+        self.fd.run_page().kvm_dirty_regs = 0;
+        done.map_err(broken("KVM_RUN"))
+    }
+
     fn unexpected(&mut self) -> Broken {
         let run = self.fd.run_page();
         let reason = run.exit_reason;
@@ -309,7 +326,7 @@ impl Vcpu {
                 if frame.is_inside_syscall() {
                     // Whatever is queued is the fault at the entry.
                     self.fd.take_exception().map_err(broken("KVM_SET_VCPU_EVENTS"))?;
-                    return Ok(self.syscall(regs, &gprs, gprs.rsp));
+                    return Ok(self.syscall(regs, &gprs, gprs.rsp, true));
                 }
                 // An exception that KVM has accepted but not delivered is part of the state: it is reported now, or it
                 // would hit whatever the thread does next.
@@ -338,7 +355,7 @@ impl Vcpu {
     fn decode(&mut self, window: &Window, regs: &mut Registers, port: u16) -> Result<Stop, Broken> {
         let gprs = *self.gprs();
         if port == PORT_SYSCALL {
-            return Ok(self.syscall(regs, &gprs, gprs.rsp));
+            return Ok(self.syscall(regs, &gprs, gprs.rsp, false));
         }
         let vector = match port.checked_sub(PORT_VECTORS) {
             Some(vector @ 0..32) => vector as u8,
@@ -368,7 +385,7 @@ impl Vcpu {
     ) -> Result<Stop, Broken> {
         let gprs = *self.gprs();
         if vector == PAGE_FAULT && addr == SYSCALL_ENTRY && frame.is_inside_syscall() {
-            return Ok(self.syscall(regs, &gprs, frame.rsp));
+            return Ok(self.syscall(regs, &gprs, frame.rsp, true));
         }
         self.save(regs, &gprs);
         (regs.rip, regs.rsp, regs.eflags) = (frame.rip, frame.rsp, user_flags(frame.rflags));
@@ -398,19 +415,19 @@ impl Vcpu {
         if vector == DEBUG && rip == SYSCALL_ENTRY {
             let gprs = *self.gprs();
             // The frame has the RSP that was current then: the user's.
-            return Ok(self.syscall(regs, &gprs, rsp));
+            return Ok(self.syscall(regs, &gprs, rsp, false));
         }
         let text = format!("exception {vector} in guest ring 0 at {rip:#x}");
         Err(Broken { what: "guest ring 0", source: io::Error::other(text) })
     }
 
-    fn syscall(&mut self, regs: &mut Registers, gprs: &kvm_regs, rsp: u64) -> Stop {
+    fn syscall(&mut self, regs: &mut Registers, gprs: &kvm_regs, rsp: u64, by_fault: bool) -> Stop {
         self.save(regs, gprs);
         regs.rip = gprs.rcx;
         regs.rsp = rsp;
         regs.eflags = user_flags(gprs.r11);
         regs.orig_rax = gprs.rax;
-        Stop::Syscall
+        Stop::Syscall { by_fault }
     }
 
     /// All but RIP, RSP and RFLAGS.

@@ -37,10 +37,10 @@ const MAX_SLOT_STEP: u64 = 1 << 30;
 const MAX_WINDOW: u64 = 960 << 30;
 const MIN_WINDOW: u64 = 1 << 30;
 /// Freed page tables wait for a full flush of KVM's shadow tables; this many at most.
-const MAX_RETIRED_TABLES: usize = 1024;
+const MAX_RETIRED_TABLES: usize = 256;
 /// Beyond so many ranges or pages, flushing everything is cheaper than revoking each.
-const REVOKE_MAX_RUNS: usize = 8;
-const REVOKE_MAX_PAGES: u64 = 1024;
+const REVOKE_MAX_RUNS: usize = 4;
+const REVOKE_MAX_PAGES: u64 = 256;
 
 /// Consecutive frames of one kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -191,6 +191,11 @@ impl Window {
 
     pub(crate) fn vm(&self) -> &VmFd {
         &self.vm
+    }
+
+    /// Bytes of guest memory that there may be.
+    pub(crate) fn size(&self) -> u64 {
+        self.size
     }
 
     /// Bytes that have a memory slot.

@@ -57,7 +57,7 @@ pub fn flags_travel(platform: &dyn Platform) {
     guest.map(0x1000, 0x1000, quicksand_platform::Prot::RW);
     guest.regs.rsp = 0x2000;
     // IOPL 3, VIF, VM and the undefined bits must not get in; carry and overflow must.
-    guest.regs.eflags = 0xffff_ffff_ffff_ffff & !(1 << 8) & !(1 << 18) & !(1 << 14);
+    guest.regs.eflags = !(1 << 8 | 1 << 14 | 1 << 18);
     assert_eq!(guest.run(), Exit::Syscall);
     assert_eq!(guest.regs.rdx & 0x1b_3000, 0, "{:#x}", guest.regs.rdx);
     assert_eq!(guest.regs.rdx & 0xed5, 0xed5);

@@ -40,7 +40,8 @@ pub struct ProbeReport {
 impl std::fmt::Display for ProbeReport {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         writeln!(f, "API version            {}", self.api_version)?;
-        let syscall = if self.syscall_quirk { "by page fault (nested, no hardware support)" } else { "by ring switch" };
+        let syscall =
+            if self.syscall_quirk { "by page fault (nested, no hardware support)" } else { "by ring switch" };
         writeln!(f, "SYSCALL arrives        {syscall}")?;
         writeln!(f, "VM, vCPU creation      {:.0} us, {:.0} us", self.create_vm_us, self.create_vcpu_us)?;
         writeln!(f, "exit from ring 0       {:.1} us", self.ring0_us)?;
@@ -93,7 +94,10 @@ pub fn probe() -> Result<ProbeReport, PlatformError> {
     let bad = |_| host_error("writing guest memory", std::io::Error::from_raw_os_error(libc::EFAULT));
     space.write_forced(UserAddr(TEXT), &code).map_err(bad)?;
 
-    let run = |context: &mut Box<dyn Context>, space: &Arc<dyn AddressSpace>, regs: &mut Registers, exit: Exit| {
+    let run = |context: &mut Box<dyn Context>,
+               space: &Arc<dyn AddressSpace>,
+               regs: &mut Registers,
+               exit: Exit| {
         let found = context.run(space, regs)?;
         if found == exit {
             return Ok(());

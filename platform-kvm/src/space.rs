@@ -64,7 +64,11 @@ impl KvmSpace {
         Ok(KvmSpace {
             shared: Arc::clone(shared),
             root: table.root(),
-            inner: RwLock::new(Inner { table, segments: Segments::default(), last_copies: LastCopies::default() }),
+            inner: RwLock::new(Inner {
+                table,
+                segments: Segments::default(),
+                last_copies: LastCopies::default(),
+            }),
         })
     }
 

@@ -11,6 +11,7 @@ mod errno;
 pub mod fs;
 pub mod poll;
 pub mod signal;
+pub mod socket;
 pub mod task;
 pub mod time;
 pub mod tty;

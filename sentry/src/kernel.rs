@@ -13,6 +13,7 @@ use crate::fs::pipe::FifoTable;
 use crate::fs::tty::devpts::DevPts;
 use crate::fs::tty::job;
 use crate::machine::Machine;
+use crate::net::NetNamespace;
 use crate::sync::{Level, Mutex};
 use crate::task::futex::FutexTable;
 use crate::task::quiesce::{Quiesce, Quiesced};
@@ -41,6 +42,8 @@ pub struct Kernel {
     pub machine: Machine,
     /// `/proc/sys/kernel/random/boot_id`: of this sandbox alone.
     boot_id: [u8; 16],
+    /// The network namespace.
+    pub net: Arc<NetNamespace>,
     /// FIFOs that are open.
     pub fifos: FifoTable,
     /// Who waits for whose POSIX file locks.
@@ -65,6 +68,7 @@ impl Kernel {
             clocks: Clocks::default(),
             timers: TimerService::default(),
             anon: AnonFs::default(),
+            net: Arc::default(),
             fifos: FifoTable::default(),
             lock_waits: crate::vfs::locks::Waits::default(),
             futexes: FutexTable::default(),

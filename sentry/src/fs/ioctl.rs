@@ -10,6 +10,9 @@ pub const FIONREAD: u32 = 0x541b;
 /// Bytes not yet taken by the peer; sockets call it SIOCOUTQ.
 pub const TIOCOUTQ: u32 = 0x5411;
 
+/// Whether the read position is at urgent data.
+pub const SIOCATMARK: u32 = 0x8905;
+
 /// Answers with an `int`, saturating.
 pub fn put_int(task: &CurrentTask, arg: u64, value: usize) -> SyscallResult {
     task.write_object(UserAddr(arg), &i32::try_from(value).unwrap_or(i32::MAX))?;

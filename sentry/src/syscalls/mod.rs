@@ -146,6 +146,8 @@ pub enum Resume {
     Vfork { task: u64, tid: i32 },
     /// `execve(2)` waits for the other threads to end.
     Exec,
+    /// `recvmmsg` after some messages, and its timeout.
+    Messages { received: u32, deadline: Option<Monotonic> },
     /// An opener of a FIFO that waits for its partner: its number in the pipe.
     FifoOpen { opener: u64 },
 }

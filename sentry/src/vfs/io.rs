@@ -71,6 +71,10 @@ impl<'a> IoDst<'a> {
     pub fn done(&self) -> usize {
         self.done
     }
+    /// Passes over bytes that an earlier call put.
+    pub fn skip(&mut self, bytes: usize) {
+        self.done = self.done.saturating_add(bytes).min(self.total);
+    }
     /// Fits no more than `limit` further bytes from now on.
     pub fn limit(&mut self, limit: usize) {
         self.total = self.total.min(self.done.saturating_add(limit));

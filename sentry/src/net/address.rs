@@ -26,7 +26,12 @@ pub fn read_address(task: &CurrentTask, addr: UserAddr, len: u32) -> Result<Addr
 }
 
 /// `move_addr_to_user`: as much as the guest has room for, and the true length.
-pub fn write_address(task: &CurrentTask, addr: UserAddr, len_addr: UserAddr, address: &[u8]) -> Result<(), Errno> {
+pub fn write_address(
+    task: &CurrentTask,
+    addr: UserAddr,
+    len_addr: UserAddr,
+    address: &[u8],
+) -> Result<(), Errno> {
     let room: i32 = task.read_object(len_addr)?;
     let room = usize::try_from(room).map_err(|_| Errno::EINVAL)?;
     task.write_bytes(addr, &address[..room.min(address.len())])?;

@@ -109,7 +109,13 @@ pub trait SocketOps: Any + Send + Sync + fmt::Debug {
         Err(Errno::EOPNOTSUPP)
     }
     /// The option's value, at most `room` bytes of which the guest gets.
-    fn get_option(&self, _task: &CurrentTask, _level: i32, _name: i32, _room: usize) -> Result<Vec<u8>, Errno> {
+    fn get_option(
+        &self,
+        _task: &CurrentTask,
+        _level: i32,
+        _name: i32,
+        _room: usize,
+    ) -> Result<Vec<u8>, Errno> {
         Err(Errno::ENOPROTOOPT)
     }
     fn set_option(&self, _task: &CurrentTask, _level: i32, _name: i32, _value: &[u8]) -> Result<(), Errno> {
@@ -153,7 +159,11 @@ pub fn new_file(task: &CurrentTask, ops: Arc<dyn SocketOps>, flags: OpenFlags) -
 }
 
 /// Makes the open file of a socket and installs it. Of `kind_flags`, SOCK_NONBLOCK and SOCK_CLOEXEC count.
-pub fn install(task: &CurrentTask, ops: Arc<dyn SocketOps>, kind_flags: i32) -> Result<crate::syscalls::Fd, Errno> {
+pub fn install(
+    task: &CurrentTask,
+    ops: Arc<dyn SocketOps>,
+    kind_flags: i32,
+) -> Result<crate::syscalls::Fd, Errno> {
     let file = new_file(task, ops, OpenFlags::from_bits_retain(kind_flags as u32));
     task.install_fd(file, fd_flags(kind_flags))
 }
@@ -179,8 +189,7 @@ impl FileOps for SocketFile {
     }
 
     fn write(&self, _: &OpenFile, task: &CurrentTask, src: &mut IoSrc<'_>, _: u64) -> Result<usize, Errno> {
-        let mut message =
-            Outgoing { src, to: None, flags: MsgFlags::empty(), control: Control::default() };
+        let mut message = Outgoing { src, to: None, flags: MsgFlags::empty(), control: Control::default() };
         let result = self.ops.send(task, &mut message);
         if result == Err(Errno::EPIPE) && self.ops.is_stream() {
             send_sigpipe(task);
@@ -188,7 +197,12 @@ impl FileOps for SocketFile {
         result
     }
 
-    fn append(&self, file: &OpenFile, task: &CurrentTask, src: &mut IoSrc<'_>) -> Result<(usize, u64), Errno> {
+    fn append(
+        &self,
+        file: &OpenFile,
+        task: &CurrentTask,
+        src: &mut IoSrc<'_>,
+    ) -> Result<(usize, u64), Errno> {
         self.write(file, task, src, 0).map(|n| (n, 0))
     }
 

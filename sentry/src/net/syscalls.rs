@@ -66,7 +66,13 @@ pub fn sys_socket(task: &CurrentTask, family: i32, kind: i32, protocol: i32) -> 
 }
 
 /// `socketpair(2)`: Unix sockets only.
-pub fn sys_socketpair(task: &CurrentTask, family: i32, kind: i32, protocol: i32, fds: UserAddr) -> SyscallResult {
+pub fn sys_socketpair(
+    task: &CurrentTask,
+    family: i32,
+    kind: i32,
+    protocol: i32,
+    fds: UserAddr,
+) -> SyscallResult {
     let (kind, flags) = split_kind(kind)?;
     check_family(family, kind)?;
     if family != libc::AF_UNIX {

@@ -10,10 +10,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use super::UnixSocket;
 use super::names::UnixTable;
 use super::queue::Message;
 use super::transfer::unix_socket_of;
-use super::UnixSocket;
 use crate::vfs::OpenFile;
 
 impl UnixTable {

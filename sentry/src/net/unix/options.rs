@@ -1,9 +1,7 @@
 //! `setsockopt` and `getsockopt` of Unix sockets: SOL_SOCKET only.
 
 use quicksand_abi::Errno;
-use quicksand_abi::socket::{
-    Linger, SO_PASSPIDFD, SO_PEERGROUPS, SO_PEERPIDFD, Ucred,
-};
+use quicksand_abi::socket::{Linger, SO_PASSPIDFD, SO_PEERGROUPS, SO_PEERPIDFD, Ucred};
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::UnixSocket;

@@ -90,7 +90,15 @@ pub(super) struct Message {
 
 impl Message {
     pub(super) fn new(data: Vec<u8>, charge: Charge) -> Message {
-        Message { data, start: 0, from: None, credentials: None, rights: Vec::new(), eor: false, _charge: charge }
+        Message {
+            data,
+            start: 0,
+            from: None,
+            credentials: None,
+            rights: Vec::new(),
+            eor: false,
+            _charge: charge,
+        }
     }
     pub(super) fn bytes(&self) -> &[u8] {
         self.data.get(self.start..).unwrap_or_default()

@@ -277,9 +277,6 @@ pub enum ListFormat {
 pub struct SpecArgs {
     #[arg(long, short, value_name = "DIR", default_value = ".")]
     pub bundle: PathBuf,
-    /// Accepted for compatibility with other runtimes
-    #[arg(long, hide = true)]
-    pub rootless: bool,
     /// What the container runs
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, default_value = "sh", value_name = "CMD")]
     pub command: Vec<String>,
@@ -317,5 +314,13 @@ impl Global {
             Some(dir) if !rustix::process::geteuid().is_root() => PathBuf::from(dir).join("quicksand"),
             _ => PathBuf::from("/run/quicksand"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_arguments_fit_together() {
+        <super::Cli as clap::CommandFactory>::command().debug_assert();
     }
 }

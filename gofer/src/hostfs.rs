@@ -175,7 +175,7 @@ pub fn open_dir(dir: BorrowedFd<'_>, name: &[u8]) -> Result<OwnedFd, Errno> {
 
 /// The directory behind an `O_PATH` descriptor, to read its entries.
 pub fn reopen_dir(dir: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     rustix::fs::openat(dir, c".", flags, Mode::empty()).map_err(errno)
 }
 

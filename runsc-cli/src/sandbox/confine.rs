@@ -57,7 +57,8 @@ pub fn oom_score(score: i32) -> Result<()> {
 pub fn lock_down(writable: bool) -> Result<()> {
     enter_empty_root().context("entering an empty root")?;
     drop_capabilities(writable).context("dropping capabilities")?;
-    rustix::thread::set_no_new_privs(true).context("PR_SET_NO_NEW_PRIVS")
+    rustix::thread::set_no_new_privs(true).context("PR_SET_NO_NEW_PRIVS")?;
+    super::filter::install()
 }
 
 /// Changes the root to a file system that nobody else has, and that holds nothing.

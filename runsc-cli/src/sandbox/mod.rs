@@ -9,6 +9,7 @@
 
 mod confine;
 mod files;
+mod filter;
 mod guest;
 mod net;
 mod serve;

@@ -282,7 +282,7 @@ impl Container {
         let context = kernel.platform.context()?;
         let mm = MemoryManager::new(space);
         let files = Arc::new(FdTable::default());
-        let terminal = install_stdio(&files, config.stdio, config.terminal).map_err(BootError::Stdio)?;
+        let terminal = install_stdio(kernel, &files, config.stdio, config.terminal).map_err(BootError::Stdio)?;
         let fs = self.initial_fs().duplicate();
         fs.set_umask(config.umask);
         let creds = credentials(&config.caps, config.uid, config.gid, config.groups);
@@ -388,12 +388,17 @@ fn credentials(caps: &CapSets, uid: u32, gid: u32, mut groups: Vec<u32>) -> Cred
 }
 
 /// Standard input, output and error; the number of the terminal where they are one.
-fn install_stdio(files: &FdTable, stdio: [OwnedFd; 3], terminal: bool) -> Result<Option<u64>, Errno> {
+fn install_stdio(
+    kernel: &Arc<Kernel>,
+    files: &FdTable,
+    stdio: [OwnedFd; 3],
+    terminal: bool,
+) -> Result<Option<u64>, Errno> {
     let mut shared: Option<Arc<OpenFile>> = None;
     for fd in stdio {
         let file = match &shared {
             Some(file) => file.clone(),
-            None => crate::fs::host::import(fd)?,
+            None => crate::fs::host::import(kernel, fd)?,
         };
         if terminal {
             // One open file behind all three, as a login gives.
@@ -401,7 +406,7 @@ fn install_stdio(files: &FdTable, stdio: [OwnedFd; 3], terminal: bool) -> Result
         }
         files.install(file, FdFlags::empty(), 0, 3)?;
     }
-    Ok(shared.and_then(|file| file.ops_as::<crate::fs::host::HostTty>().map(|_| file.inode.id)))
+    Ok(shared.and_then(|file| file.ops_as::<crate::fs::host::HostTty>().map(|tty| tty.terminal_id())))
 }
 
 /// Sets the working directory and loads the program.

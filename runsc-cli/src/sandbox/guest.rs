@@ -7,6 +7,7 @@ use quicksand_platform_kvm::KvmPlatform;
 use quicksand_sentry::boot::{
     CapSets, ContainerConfig, MountConfig, MountKind, ProcessConfig, RootConfig, RootSource, SignalTarget,
 };
+use quicksand_sentry::fs::tty::job;
 use quicksand_sentry::kernel::{Container, Kernel, KernelConfig};
 use quicksand_sentry::task::credentials::Caps;
 use quicksand_sentry::task::{ExitStatus, Resource, Rlimit, Rlimits, ThreadGroup};
@@ -150,8 +151,12 @@ impl Sandbox {
             Target::All => SignalTarget::All,
             Target::Pid(pid) => SignalTarget::Pid(pid),
             Target::Foreground => {
-                if let Some(tty) = self.container.pids.controlling_tty(&process.0) {
-                    self.container.pids.signal_foreground(tty, signal);
+                let pids = &self.container.pids;
+                match pids.controlling_tty(&process.0) {
+                    // The host's terminal is gone.
+                    Some(tty) if signal == libc::SIGHUP => job::hang_up(tty, pids),
+                    Some(tty) => pids.signal_foreground(tty, signal),
+                    None => {}
                 }
                 return Ok(());
             }

@@ -16,6 +16,7 @@ use std::sync::{Arc, OnceLock};
 use quicksand_abi::Errno;
 use quicksand_gofer::hostfs;
 
+use crate::kernel::Kernel;
 use crate::sync::{Events, WaitQueue};
 use crate::task::CurrentTask;
 use crate::time::Realtime;
@@ -25,13 +26,13 @@ use crate::vfs::{
 };
 
 use file::HostFile;
-pub use tty::HostTty;
+pub use tty::{HostTerminal, HostTty};
 
 /// `ANON_INODE_FS_MAGIC`: what `fstatfs` says of an imported descriptor.
 const MAGIC: u64 = 0x0904_1934;
 
 /// Makes the open file for a host descriptor.
-pub fn import(fd: OwnedFd) -> Result<Arc<OpenFile>, Errno> {
+pub fn import(kernel: &Arc<Kernel>, fd: OwnedFd) -> Result<Arc<OpenFile>, Errno> {
     let stat = hostfs::stat_fd(fd.as_fd())?;
     let flags = rustix::fs::fcntl_getfl(&fd).map_err(hostfs::errno)?;
     let kind = FileKind::from_mode(stat.mode);
@@ -39,29 +40,31 @@ pub fn import(fd: OwnedFd) -> Result<Arc<OpenFile>, Errno> {
     let wanted = OpenFlags::WRONLY | OpenFlags::RDWR | OpenFlags::APPEND;
     let guest_flags = OpenFlags::from_bits_truncate(flags.bits()) & wanted;
     let is_tty = kind == FileKind::CharDevice && rustix::termios::isatty(&fd);
-    let shared = Arc::new(Shared::new(fd, kind, is_tty));
+    let shared = Arc::new(Shared::new(fd, kind));
+    let device = DeviceId::new(stat.rdev_major, stat.rdev_minor);
+    let terminal = is_tty.then(|| HostTerminal::new(shared.clone(), device, kernel));
     let position = match kind {
         FileKind::Regular | FileKind::BlockDevice => rustix::fs::tell(&shared.fd).unwrap_or(0),
         _ => 0,
     };
     let sb = Superblock::new("hostfs", MAGIC, Box::new(NoStorage));
-    let inode = Inode::new(&sb, stat.ino, kind, Box::new(HostInode { shared: shared.clone() }));
+    let inode = Inode::new(&sb, stat.ino, kind, Box::new(HostInode { shared: shared.clone(), terminal: terminal.clone() }));
     let name = match kind {
         FileKind::Fifo => format!("pipe:[{}]", stat.ino),
         FileKind::Socket => format!("socket:[{}]", stat.ino),
         _ if is_tty => "/dev/console".to_owned(),
         _ => format!("host:[{}]", stat.ino),
     };
-    let ops = open_shared(&shared, position);
+    let ops = open_shared(&shared, terminal.as_ref(), position);
     let file = OpenFile::new_anonymous(inode, &name, ops, guest_flags);
     *file.offset.lock() = position;
     Ok(file)
 }
 
-fn open_shared(shared: &Arc<Shared>, position: u64) -> Box<dyn FileOps> {
-    match shared.is_tty {
-        true => Box::new(HostTty::new(shared.clone())),
-        false => Box::new(HostFile::new(shared.clone(), position)),
+fn open_shared(shared: &Arc<Shared>, terminal: Option<&Arc<HostTerminal>>, position: u64) -> Box<dyn FileOps> {
+    match terminal {
+        Some(terminal) => Box::new(HostTty::new(terminal.clone())),
+        None => Box::new(HostFile::new(shared.clone(), position)),
     }
 }
 
@@ -70,7 +73,6 @@ fn open_shared(shared: &Arc<Shared>, position: u64) -> Box<dyn FileOps> {
 pub struct Shared {
     pub fd: Arc<OwnedFd>,
     pub kind: FileKind,
-    pub is_tty: bool,
     /// Whether reads and writes may wait: for sockets never (MSG_DONTWAIT), else as the host's flags say.
     pub may_wait: bool,
     queue: Arc<WaitQueue>,
@@ -78,13 +80,12 @@ pub struct Shared {
 }
 
 impl Shared {
-    fn new(fd: OwnedFd, kind: FileKind, is_tty: bool) -> Shared {
+    fn new(fd: OwnedFd, kind: FileKind) -> Shared {
         let nonblocking =
             rustix::fs::fcntl_getfl(&fd).is_ok_and(|f| f.contains(rustix::fs::OFlags::NONBLOCK));
         Shared {
             fd: Arc::new(fd),
             kind,
-            is_tty,
             may_wait: !nonblocking,
             queue: WaitQueue::new(),
             interest: OnceLock::new(),
@@ -126,6 +127,7 @@ impl Shared {
 #[derive(Debug)]
 struct HostInode {
     shared: Arc<Shared>,
+    terminal: Option<Arc<HostTerminal>>,
 }
 
 impl InodeOps for HostInode {
@@ -160,7 +162,7 @@ impl InodeOps for HostInode {
         // `/proc/self/fd/1`, `/dev/stdout`.
         match self.shared.kind {
             FileKind::Socket => Err(Errno::ENXIO),
-            _ => Ok(open_shared(&self.shared, 0)),
+            _ => Ok(open_shared(&self.shared, self.terminal.as_ref(), 0)),
         }
     }
 }

@@ -4,55 +4,129 @@
 //! list of calls in `quicksand_host::tty`. What belongs to processes (controlling terminal, foreground group) is the
 //! Sentry's own, because the host knows nothing of the guest's processes.
 
+use std::fmt;
 use std::os::fd::AsFd;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
-use quicksand_abi::tty::{Termios, Termios2, Winsize, ioctl as cmd};
+use quicksand_abi::tty::{self, Termios, Termios2, Winsize, ioctl as cmd};
 use quicksand_abi::{Errno, UserAddr};
 use quicksand_host::tty as host;
 
 use super::Shared;
 use super::file::{read_stream, write_stream};
 use crate::fs::ioctl::put_int;
+use crate::fs::tty::job::{self, Terminal};
+use crate::kernel::Kernel;
 use crate::sync::{Events, WaitQueue};
 use crate::syscalls::SyscallResult;
 use crate::task::CurrentTask;
-use crate::vfs::{FileOps, IoDst, IoSrc, OpenFile};
+use crate::vfs::{DeviceId, FileOps, IoDst, IoSrc, OpenFile, OpenFlags};
+
+/// A terminal of the host, as sessions know it.
+pub struct HostTerminal {
+    id: u64,
+    shared: Arc<Shared>,
+    device: DeviceId,
+    kernel: Weak<Kernel>,
+}
+
+impl HostTerminal {
+    pub(super) fn new(shared: Arc<Shared>, device: DeviceId, kernel: &Arc<Kernel>) -> Arc<HostTerminal> {
+        let id = kernel.terminals.allocate();
+        let terminal = Arc::new(HostTerminal { id, shared, device, kernel: Arc::downgrade(kernel) });
+        let registered: Arc<dyn Terminal> = terminal.clone();
+        kernel.terminals.register(&registered);
+        terminal
+    }
+}
+
+impl Terminal for HostTerminal {
+    fn id(&self) -> u64 {
+        self.id
+    }
+    fn reopen(self: Arc<Self>, flags: OpenFlags, task: &CurrentTask) -> Result<Box<dyn FileOps>, Errno> {
+        job::opened(self.id, flags, task);
+        Ok(Box::new(HostTty::new(self)))
+    }
+    fn device(&self) -> DeviceId {
+        self.device
+    }
+}
+
+impl Drop for HostTerminal {
+    fn drop(&mut self) {
+        if let Some(kernel) = self.kernel.upgrade() {
+            kernel.terminals.unregister(self.id);
+        }
+    }
+}
+
+impl fmt::Debug for HostTerminal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "HostTerminal({})", self.id)
+    }
+}
 
 /// An open host terminal.
 #[derive(Debug)]
 pub struct HostTty {
-    shared: Arc<Shared>,
+    terminal: Arc<HostTerminal>,
 }
 
 impl HostTty {
-    pub fn new(shared: Arc<Shared>) -> HostTty {
-        HostTty { shared }
+    pub(super) fn new(terminal: Arc<HostTerminal>) -> HostTty {
+        HostTty { terminal }
+    }
+    /// The terminal's number in the sandbox.
+    pub fn terminal_id(&self) -> u64 {
+        self.terminal.id
+    }
+    fn shared(&self) -> &Shared {
+        &self.terminal.shared
+    }
+    fn put(&self, task: &CurrentTask, src: &mut IoSrc<'_>) -> Result<usize, Errno> {
+        // Asked only where it matters: nobody sets TOSTOP.
+        if self.is_background(task) && host::termios(self.shared().fd.as_fd())?.lflag & tty::TOSTOP != 0 {
+            job::check_background(self.terminal.id, task, libc::SIGTTOU)?;
+        }
+        write_stream(self.shared(), task, src)
+    }
+    fn is_background(&self, task: &CurrentTask) -> bool {
+        let pids = task.pids();
+        let foreground = pids.foreground_pgrp(self.terminal.id);
+        foreground != 0 && foreground != pids.pgid(task.group())
     }
 }
 
 impl FileOps for HostTty {
-    fn read(&self, _: &OpenFile, _: &CurrentTask, dst: &mut IoDst<'_>, _: u64) -> Result<usize, Errno> {
-        read_stream(&self.shared, dst)
+    fn read(&self, _: &OpenFile, task: &CurrentTask, dst: &mut IoDst<'_>, _: u64) -> Result<usize, Errno> {
+        job::check_background(self.terminal.id, task, libc::SIGTTIN)?;
+        read_stream(self.shared(), dst)
     }
     fn write(&self, _: &OpenFile, task: &CurrentTask, src: &mut IoSrc<'_>, _: u64) -> Result<usize, Errno> {
-        write_stream(&self.shared, task, src)
+        self.put(task, src)
     }
     fn append(&self, _: &OpenFile, task: &CurrentTask, src: &mut IoSrc<'_>) -> Result<(usize, u64), Errno> {
-        write_stream(&self.shared, task, src).map(|n| (n, 0))
+        self.put(task, src).map(|n| (n, 0))
     }
     fn is_stream(&self) -> bool {
         true
     }
     fn poll(&self, _: &OpenFile, _: &CurrentTask) -> Events {
-        self.shared.ready()
+        self.shared().ready()
     }
     fn wait_queue(&self, _: &OpenFile) -> Option<Arc<WaitQueue>> {
-        self.shared.wait_queue()
+        self.shared().wait_queue()
     }
 
     fn ioctl(&self, _: &OpenFile, task: &CurrentTask, command: u32, arg: u64) -> SyscallResult {
-        let fd = self.shared.fd.as_fd();
+        if let Some(result) = job::ioctl(self.terminal.id, task, command, arg) {
+            return result;
+        }
+        if CHANGES.contains(&command) {
+            job::check_change(self.terminal.id, task)?;
+        }
+        let fd = self.shared().fd.as_fd();
         let at = UserAddr(arg);
         let number = arg as i32;
         match command {
@@ -86,6 +160,20 @@ impl FileOps for HostTty {
         Ok(0)
     }
 }
+
+/// Calls that stop a caller in the background (`tty_check_change`).
+const CHANGES: [u32; 10] = [
+    cmd::TCSETS,
+    cmd::TCSETSW,
+    cmd::TCSETSF,
+    cmd::TCSETS2,
+    cmd::TCSETSW2,
+    cmd::TCSETSF2,
+    cmd::TCSBRK,
+    cmd::TCSBRKP,
+    cmd::TCXONC,
+    cmd::TCFLSH,
+];
 
 fn when(command: u32) -> host::When {
     match command {

@@ -282,7 +282,8 @@ impl Container {
         let context = kernel.platform.context()?;
         let mm = MemoryManager::new(space);
         let files = Arc::new(FdTable::default());
-        let terminal = install_stdio(kernel, &files, config.stdio, config.terminal).map_err(BootError::Stdio)?;
+        let terminal =
+            install_stdio(kernel, &files, config.stdio, config.terminal).map_err(BootError::Stdio)?;
         let fs = self.initial_fs().duplicate();
         fs.set_umask(config.umask);
         let creds = credentials(&config.caps, config.uid, config.gid, config.groups);

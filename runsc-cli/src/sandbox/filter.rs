@@ -138,11 +138,22 @@ const PLAIN: &[c_long] = &[
 
 /// Terminal and device calls by their whole number.
 const IOCTLS: &[u32] = &[
-    0x5401, 0x5402, 0x5403, 0x5404, // TCGETS, TCSETS, TCSETSW, TCSETSF
-    0x802c_542a, 0x402c_542b, 0x402c_542c, 0x402c_542d, // the same with termios2
-    0x5409, 0x540a, 0x540b, // TCSBRK, TCXONC, TCFLSH
-    0x5411, 0x5413, 0x5414, // TIOCOUTQ, TIOCGWINSZ, TIOCSWINSZ
-    0x541b, 0x5421, // FIONREAD, FIONBIO
+    0x5401,
+    0x5402,
+    0x5403,
+    0x5404, // TCGETS, TCSETS, TCSETSW, TCSETSF
+    0x802c_542a,
+    0x402c_542b,
+    0x402c_542c,
+    0x402c_542d, // the same with termios2
+    0x5409,
+    0x540a,
+    0x540b, // TCSBRK, TCXONC, TCFLSH
+    0x5411,
+    0x5413,
+    0x5414, // TIOCOUTQ, TIOCGWINSZ, TIOCSWINSZ
+    0x541b,
+    0x5421, // FIONREAD, FIONBIO
 ];
 
 /// Classes of device calls, by the type byte: KVM, and network interfaces (reading them needs no right; changing them needs
@@ -168,7 +179,11 @@ fn programs() -> Result<Vec<BpfProgram>> {
         // glibc then makes threads with `clone`, whose flags a filter can see.
         compile(only(libc::SYS_clone3, Vec::new()), SeccompAction::Allow, errno(libc::ENOSYS))?,
         // An open follows no symbolic link: ours never do, the standard library's look-ups of the host's settings would.
-        compile(only(libc::SYS_openat, vec![masked(2, flag(libc::O_NOFOLLOW), 0)?]), SeccompAction::Allow, errno(libc::EACCES))?,
+        compile(
+            only(libc::SYS_openat, vec![masked(2, flag(libc::O_NOFOLLOW), 0)?]),
+            SeccompAction::Allow,
+            errno(libc::EACCES),
+        )?,
         compile(allowed()?, SeccompAction::KillProcess, SeccompAction::Allow)?,
     ])
 }

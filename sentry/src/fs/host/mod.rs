@@ -48,7 +48,12 @@ pub fn import(kernel: &Arc<Kernel>, fd: OwnedFd) -> Result<Arc<OpenFile>, Errno>
         _ => 0,
     };
     let sb = Superblock::new("hostfs", MAGIC, Box::new(NoStorage));
-    let inode = Inode::new(&sb, stat.ino, kind, Box::new(HostInode { shared: shared.clone(), terminal: terminal.clone() }));
+    let inode = Inode::new(
+        &sb,
+        stat.ino,
+        kind,
+        Box::new(HostInode { shared: shared.clone(), terminal: terminal.clone() }),
+    );
     let name = match kind {
         FileKind::Fifo => format!("pipe:[{}]", stat.ino),
         FileKind::Socket => format!("socket:[{}]", stat.ino),
@@ -61,7 +66,11 @@ pub fn import(kernel: &Arc<Kernel>, fd: OwnedFd) -> Result<Arc<OpenFile>, Errno>
     Ok(file)
 }
 
-fn open_shared(shared: &Arc<Shared>, terminal: Option<&Arc<HostTerminal>>, position: u64) -> Box<dyn FileOps> {
+fn open_shared(
+    shared: &Arc<Shared>,
+    terminal: Option<&Arc<HostTerminal>>,
+    position: u64,
+) -> Box<dyn FileOps> {
     match terminal {
         Some(terminal) => Box::new(HostTty::new(terminal.clone())),
         None => Box::new(HostFile::new(shared.clone(), position)),

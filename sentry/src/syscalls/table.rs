@@ -104,7 +104,7 @@ syscalls! {
     13 rt_sigaction(sig: Sig, act: Ptr, oldact: Ptr, sigsetsize: Size) => crate::signal::syscalls::sys_rt_sigaction, "full";
     14 rt_sigprocmask(how: Int, set: Ptr, oldset: Ptr, sigsetsize: Size) => crate::signal::syscalls::sys_rt_sigprocmask, "full";
     15 rt_sigreturn() => crate::signal::frame::sys_rt_sigreturn, "full";
-    16 ioctl(fd: Fd, cmd: Hex, arg: Hex);
+    16 ioctl(fd: Fd, cmd: Hex, arg: Hex) => crate::vfs::syscalls_ioctl::sys_ioctl, "what each kind of file knows";
     17 pread64(fd: Fd, buf: Ptr, count: Size, offset: Int) => crate::vfs::syscalls_rw::sys_pread64, "full";
     18 pwrite64(fd: Fd, buf: Buf, count: Size, offset: Int) => crate::vfs::syscalls_rw::sys_pwrite64, "full";
     19 readv(fd: Fd, iov: Ptr, iovcnt: Int) => crate::vfs::syscalls_rw::sys_readv, "full";

@@ -135,7 +135,7 @@ pub trait FileOps: Any + Send + Sync + fmt::Debug {
     fn is_stream(&self) -> bool {
         false
     }
-    /// SEEK_END, SEEK_DATA and SEEK_HOLE need the file's knowledge; the rest is the VFS's.
+    /// Where a seek leads; the VFS checks the range and moves the position.
     fn seek(&self, file: &OpenFile, from: SeekFrom) -> Result<u64, Errno> {
         default_seek(file, from)
     }
@@ -215,7 +215,8 @@ pub fn default_seek(file: &OpenFile, from: SeekFrom) -> Result<u64, Errno> {
         SeekFrom::Hole(_) => Some(size()?),
     };
     match target {
-        None => Err(Errno::EOVERFLOW),
+        // Linux's addition wraps around to a negative position.
+        None => Err(Errno::EINVAL),
         Some(at) => u64::try_from(at).map_err(|_| Errno::EINVAL),
     }
 }

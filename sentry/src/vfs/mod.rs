@@ -27,6 +27,7 @@ pub mod rw;
 mod special;
 pub mod syscalls_attr;
 pub mod syscalls_fd;
+pub mod syscalls_ioctl;
 pub mod syscalls_mount;
 pub mod syscalls_open;
 pub mod syscalls_path;

@@ -167,8 +167,6 @@ pub fn too_large(task: &CurrentTask, limit: u64) -> Errno {
 fn in_range(at: u64, len: usize) -> Result<u64, Errno> {
     match at.checked_add(len as u64) {
         Some(end) if end <= MAX_FILE_SIZE => Ok(at),
-        _ if at > MAX_FILE_SIZE => Err(Errno::EINVAL),
-        // Linux refuses only what wraps around; what is left up to the end of the range is transferred.
-        _ => Ok(at),
+        _ => Err(Errno::EINVAL),
     }
 }

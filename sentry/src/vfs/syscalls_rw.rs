@@ -310,19 +310,16 @@ pub fn seek(file: &OpenFile, offset: i64, whence: u32) -> Result<u64, Errno> {
         return Err(Errno::ESPIPE);
     }
     let _position = file.position_lock.lock();
-    let target = match whence as i32 {
-        libc::SEEK_SET => u64::try_from(offset).map_err(|_| Errno::EINVAL)?,
-        libc::SEEK_CUR => {
-            let current = *file.offset.lock();
-            if offset == 0 {
-                return Ok(current);
-            }
-            current.checked_add_signed(offset).ok_or(Errno::EINVAL)?
-        }
-        libc::SEEK_END => file.ops.seek(file, SeekFrom::End(offset))?,
-        libc::SEEK_DATA => file.ops.seek(file, SeekFrom::Data(offset))?,
-        _ => file.ops.seek(file, SeekFrom::Hole(offset))?,
-    };
+    let target = file.ops.seek(
+        file,
+        match whence as i32 {
+            libc::SEEK_SET => SeekFrom::Start(offset),
+            libc::SEEK_CUR => SeekFrom::Current(offset),
+            libc::SEEK_END => SeekFrom::End(offset),
+            libc::SEEK_DATA => SeekFrom::Data(offset),
+            _ => SeekFrom::Hole(offset),
+        },
+    )?;
     if target > MAX_FILE_SIZE {
         return Err(Errno::EINVAL);
     }

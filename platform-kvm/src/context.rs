@@ -11,11 +11,11 @@ use quicksand_platform::{
     Access, AddressSpace, Context, Exit, Fault, FaultCause, Kicker, PlatformError, Registers, Trap,
 };
 
-use crate::pool::{Held, Slot};
+use crate::pool::Slot;
 use crate::shared::Shared;
 use crate::space::KvmSpace;
 use crate::sys::XsaveArea;
-use crate::vcpu::{Broken, Stop};
+use crate::vcpu::{Broken, Stop, Vcpu};
 use crate::{NAME, fpu, host_error};
 
 /// How often a host fault is taken for a momentary one before the page is examined.
@@ -166,10 +166,13 @@ impl KvmContext {
     }
 
     /// Calls `f` with this context's vCPU if it still has one.
-    fn with_vcpu<R>(&self, f: impl FnOnce(&mut Held) -> R) -> Option<R> {
+    fn with_vcpu<R>(&self, f: impl FnOnce(&mut Vcpu) -> R) -> Option<R> {
         let slot = self.slot.as_ref()?;
         let mut held = slot.inner.lock();
-        held.is_owned_by(&self.state).then(|| f(&mut held))
+        if !held.is_owned_by(&self.state) {
+            return None;
+        }
+        held.vcpu.as_mut().map(f)
     }
 
     fn run_in(&mut self, space: &KvmSpace, regs: &mut Registers) -> Result<Exit, PlatformError> {
@@ -192,13 +195,14 @@ impl KvmContext {
                 // Taken from us before we locked it.
                 continue;
             }
-            let run = held.vcpu.fd.run_ptr();
+            let Some(vcpu) = held.vcpu.as_mut() else { continue };
+            let run = vcpu.fd.run_ptr();
             // SAFETY: the byte lies in the shared page, which lives as long as the vCPU.
             let immediate_exit = unsafe { (&raw const (*run.as_ptr()).immediate_exit).cast::<AtomicU8>() };
             if !self.state.begin(immediate_exit) {
                 return Ok(Exit::Kicked);
             }
-            let result = self.run_vcpu(&mut held, space, regs);
+            let result = self.run_vcpu(vcpu, space, regs);
             self.state.end(matches!(result, Ok(Exit::Kicked)));
             drop(held);
             self.shared.vcpus.wake_waiters();
@@ -230,14 +234,14 @@ impl KvmContext {
 
     fn run_vcpu(
         &self,
-        held: &mut Held,
+        vcpu: &mut Vcpu,
         space: &KvmSpace,
         regs: &mut Registers,
     ) -> Result<Exit, PlatformError> {
         let window = &self.shared.window;
         let counters = &self.shared.counters;
         let count = |counter: &std::sync::atomic::AtomicU64| counter.fetch_add(1, Ordering::Relaxed);
-        let vcpu = &mut held.vcpu;
+        
         vcpu.load_root(space.root);
         vcpu.load(window, regs);
         let mut host_faults = 0;
@@ -350,7 +354,7 @@ impl Context for KvmContext {
 
     fn get_extended_state(&mut self, out: &mut [u8]) -> Result<(), PlatformError> {
         let mut area = Box::new(XsaveArea([0; 4096]));
-        let loaded = self.with_vcpu(|held| held.vcpu.xsave(&mut area));
+        let loaded = self.with_vcpu(|vcpu| vcpu.xsave(&mut area));
         match loaded {
             Some(done) => done.map_err(|e| host_error("KVM_GET_XSAVE", e))?,
             None => match &*self.state.fpu.lock() {
@@ -378,14 +382,14 @@ impl Context for KvmContext {
 impl KvmContext {
     /// For measuring: into ring 0 of the vCPU that this context has, and out at once.
     pub(crate) fn ring0_round_trip(&self) -> Result<(), PlatformError> {
-        match self.with_vcpu(|held| held.vcpu.ring0_round_trip()) {
+        match self.with_vcpu(|vcpu| vcpu.ring0_round_trip()) {
             Some(done) => done.map_err(|Broken { what, source }| host_error(what, source)),
             None => Err(PlatformError::Exhausted { platform: NAME, what: "vCPUs" }),
         }
     }
 
     fn replace_fpu(&mut self, area: Box<XsaveArea>) -> Result<(), PlatformError> {
-        match self.with_vcpu(|held| held.vcpu.fd.set_xsave(&area)) {
+        match self.with_vcpu(|vcpu| vcpu.fd.set_xsave(&area)) {
             Some(done) => done.map_err(|e| host_error("KVM_SET_XSAVE", e)),
             None => {
                 *self.state.fpu.lock() = Fpu::Saved(area);

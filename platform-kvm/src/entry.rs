@@ -71,6 +71,8 @@ pub(crate) struct Supervisor {
     pdpt: u64,
     /// Page tables of the supervisor's half, in order; each has room for 512 pages.
     leaves: parking_lot::Mutex<Vec<u64>>,
+    /// The vCPUs' pages, by vCPU.
+    vcpus: parking_lot::Mutex<Vec<VcpuPage>>,
     directory: u64,
 }
 
@@ -125,7 +127,7 @@ impl Supervisor {
         set(gdt, 3, 0x00cf_9300_0000_ffff);
         set(gdt, 5, 0x00cf_f300_0000_ffff);
         set(gdt, 6, 0x00af_fb00_0000_ffff);
-        Ok(Supervisor { pdpt, leaves: parking_lot::Mutex::new(vec![leaf]), directory })
+        Ok(Supervisor { pdpt, leaves: parking_lot::Mutex::new(vec![leaf]), vcpus: Default::default(), directory })
     }
 
     /// The top-level entry that every address space has, and its place.
@@ -133,8 +135,12 @@ impl Supervisor {
         (TOP_INDEX, self.pdpt | TABLE)
     }
 
-    /// Makes the page of vCPU `id`.
+    /// The page of vCPU `id`, made if it is new: in a forked Sentry the parent's are there.
     pub(crate) fn vcpu_page(&self, window: &Window, id: u32) -> Result<VcpuPage, PlatformError> {
+        let mut vcpus = self.vcpus.lock();
+        if let Some(page) = vcpus.get(id as usize) {
+            return Ok(*page);
+        }
         let number = FIRST_VCPU_PAGE + u64::from(id);
         let (table, index) = ((number / 512) as usize, (number % 512) as usize);
         let mut leaves = self.leaves.lock();
@@ -156,6 +162,9 @@ impl Supervisor {
             let mut value = [0u8; 8];
             value.copy_from_slice(bytes);
             word.store(u64::from_le_bytes(value), Ordering::Release);
+        }
+        if vcpus.len() == id as usize {
+            vcpus.push(page);
         }
         Ok(page)
     }

@@ -46,7 +46,7 @@ use cpuid::Cpu;
 use entry::Supervisor;
 use shared::Shared;
 use space::KvmSpace;
-use sys::KvmFd;
+use sys::{KvmFd, VmFd};
 use window::Window;
 
 const NAME: &str = "kvm";
@@ -80,7 +80,16 @@ fn open_device() -> Result<OwnedFd, PlatformError> {
     })
 }
 
+fn create_vm(kvm: &KvmFd) -> Result<VmFd, PlatformError> {
+    let vm = kvm.create_vm().map_err(|e| host_error("KVM_CREATE_VM", e))?;
+    // Where page tables are shadowed, KVM sizes its cache by the memory that the VM has, which here grows.
+    const SHADOW_TABLES: usize = 64 << 10;
+    vm.set_nr_mmu_pages(SHADOW_TABLES).map_err(|e| host_error("KVM_SET_NR_MMU_PAGES", e))?;
+    Ok(vm)
+}
+
 impl KvmPlatform {
+
     /// A new virtual machine, on `device` (an open `/dev/kvm`) or one opened here.
     pub fn new(device: Option<OwnedFd>) -> Result<KvmPlatform, PlatformError> {
         let kvm = KvmFd(match device {
@@ -101,11 +110,9 @@ impl KvmPlatform {
         }
         copy::install_handler();
         let cpu = Cpu::new(kvm.supported_cpuid().map_err(|e| host_error("KVM_GET_SUPPORTED_CPUID", e))?);
-        let vm = kvm.create_vm().map_err(|e| host_error("KVM_CREATE_VM", e))?;
+        let vm = create_vm(&kvm)?;
         let mmap_size = kvm.vcpu_mmap_size().map_err(|e| host_error("KVM_GET_VCPU_MMAP_SIZE", e))?;
-        // Where page tables are shadowed, KVM sizes its cache by the memory that the VM has, which here grows.
-        const SHADOW_TABLES: usize = 64 << 10;
-        vm.set_nr_mmu_pages(SHADOW_TABLES).map_err(|e| host_error("KVM_SET_NR_MMU_PAGES", e))?;
+        
         let slots = kvm.check_extension(KVM_CAP_NR_MEMSLOTS) as u32;
         let window = Window::new(vm, cpu.physical_bits, slots)?;
         let supervisor = Supervisor::new(&window)?;
@@ -119,6 +126,7 @@ impl KvmPlatform {
                 counters: shared::Counters::default(),
                 cpu,
                 window,
+                kvm,
             }),
         })
     }
@@ -147,5 +155,15 @@ impl Platform for KvmPlatform {
 
     fn counters(&self) -> Vec<(&'static str, u64)> {
         self.shared.counters()
+    }
+
+    fn before_sentry_fork(&self) -> Result<(), PlatformError> {
+        self.shared.vcpus.evict_all()
+    }
+
+    fn after_sentry_fork_in_child(&self) -> Result<(), PlatformError> {
+        // A VM works for the process that made it only. Guest page tables are memory like any other and came along.
+        self.shared.vcpus.disown();
+        self.shared.window.replace_vm(create_vm(&self.shared.kvm)?)
     }
 }

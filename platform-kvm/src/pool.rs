@@ -12,7 +12,7 @@ use crate::context::{ContextState, Fpu};
 use crate::shared::Shared;
 use crate::sys::XsaveArea;
 use crate::vcpu::Vcpu;
-use crate::{fpu, host_error};
+use crate::{NAME, fpu, host_error};
 
 /// A vCPU and whose it is. Locked while it runs.
 #[derive(Debug)]
@@ -22,7 +22,8 @@ pub(crate) struct Slot {
 
 #[derive(Debug)]
 pub(crate) struct Held {
-    pub(crate) vcpu: Vcpu,
+    /// `None` in a forked Sentry, where it was the parent's; then nobody owns it either.
+    pub(crate) vcpu: Option<Vcpu>,
     pub(crate) owner: Option<Arc<ContextState>>,
     /// Its FPU registers hold something other than the initial state.
     used: bool,
@@ -114,12 +115,11 @@ impl VcpuPool {
     fn make(&self, shared: &Arc<Shared>, id: u32) -> Result<Arc<Slot>, PlatformError> {
         let fd = shared
             .window
-            .vm()
             .create_vcpu(id, self.mmap_size)
             .map_err(|e| host_error("KVM_CREATE_VCPU", e))?;
         let page = shared.supervisor.vcpu_page(&shared.window, id)?;
         let vcpu = Vcpu::new(fd, page, &shared.cpu).map_err(|e| host_error("setting up a vCPU", e))?;
-        Ok(Arc::new(Slot { inner: Mutex::new(Held { vcpu, owner: None, used: false }) }))
+        Ok(Arc::new(Slot { inner: Mutex::new(Held { vcpu: Some(vcpu), owner: None, used: false }) }))
     }
 
     /// A context is done with its vCPU.
@@ -130,6 +130,29 @@ impl VcpuPool {
             drop(held);
             self.put(Arc::clone(slot));
         }
+    }
+
+    /// Takes all vCPUs from their owners, whose FPU states are kept for them. None may be running.
+    pub(crate) fn evict_all(&self) -> Result<(), PlatformError> {
+        let mut pool = self.state.lock();
+        for slot in &pool.all {
+            let Some(mut held) = slot.inner.try_lock() else {
+                return Err(host_error("parking vCPUs", std::io::Error::other("a guest thread is still running")));
+            };
+            held.evict()?;
+        }
+        pool.free = pool.all.clone();
+        Ok(())
+    }
+
+    /// In a forked Sentry, after `evict_all`: lets go of vCPUs that are the parent's.
+    pub(crate) fn disown(&self) {
+        let mut pool = self.state.lock();
+        for slot in &pool.all {
+            slot.inner.lock().vcpu = None;
+        }
+        pool.all.clear();
+        pool.free.clear();
     }
 
     fn put(&self, slot: Arc<Slot>) {
@@ -152,20 +175,34 @@ impl Held {
         self.owner.as_ref().is_some_and(|owner| Arc::ptr_eq(owner, state))
     }
 
+    /// Takes the vCPU from its owner, who gets its FPU state to keep.
+    fn evict(&mut self) -> Result<(), PlatformError> {
+        if let (Some(owner), Some(vcpu)) = (&self.owner, &self.vcpu) {
+            let mut area = Box::new(XsaveArea([0; 4096]));
+            vcpu.xsave(&mut area).map_err(|e| host_error("KVM_GET_XSAVE", e))?;
+            *owner.fpu.lock() = Fpu::Saved(area);
+        }
+        self.owner = None;
+        Ok(())
+    }
+
     fn adopt(&mut self, state: &Arc<ContextState>) -> Result<(), PlatformError> {
+        let Some(vcpu) = self.vcpu.as_mut() else {
+            return Err(PlatformError::Exhausted { platform: NAME, what: "vCPUs (this one is another process's)" });
+        };
         let mut theirs = state.fpu.lock();
         let load = match &*theirs {
             Fpu::Saved(area) => Some(&**area),
             Fpu::Fresh | Fpu::Loaded => None,
         };
         if let Some(area) = load {
-            self.vcpu.fd.set_xsave(area).map_err(|e| host_error("KVM_SET_XSAVE", e))?;
+            vcpu.fd.set_xsave(area).map_err(|e| host_error("KVM_SET_XSAVE", e))?;
         } else if self.used {
-            self.vcpu.fd.set_xsave(&fpu::fresh()).map_err(|e| host_error("KVM_SET_XSAVE", e))?;
+            vcpu.fd.set_xsave(&fpu::fresh()).map_err(|e| host_error("KVM_SET_XSAVE", e))?;
         }
         *theirs = Fpu::Loaded;
         if self.used {
-            self.vcpu.reset_segments();
+            vcpu.reset_segments();
         }
         self.used = true;
         self.owner = Some(Arc::clone(state));
@@ -180,13 +217,10 @@ fn steal(shared: &Shared, pool: &mut MutexGuard<'_, PoolState>) -> Result<Option
         let at = (pool.hand + step) % count;
         let slot = Arc::clone(&pool.all[at]);
         let Some(mut held) = slot.inner.try_lock() else { continue };
-        let Some(owner) = held.owner.take() else { continue };
-        let mut area = Box::new(XsaveArea([0; 4096]));
-        if let Err(e) = held.vcpu.xsave(&mut area) {
-            held.owner = Some(owner);
-            return Err(host_error("KVM_GET_XSAVE", e));
+        if held.owner.is_none() {
+            continue;
         }
-        *owner.fpu.lock() = Fpu::Saved(area);
+        held.evict()?;
         pool.hand = at;
         shared.counters.vcpu_steals.fetch_add(1, Ordering::Relaxed);
         drop(held);

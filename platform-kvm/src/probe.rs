@@ -81,7 +81,7 @@ fn median(
 pub fn probe() -> Result<ProbeReport, PlatformError> {
     let kvm = KvmFd(open_device()?);
     let api_version = kvm.api_version().map_err(|e| host_error("KVM_GET_API_VERSION", e))?;
-    let create_vm_us = median(5, |_| KvmPlatform::new(None).map(drop))?;
+    let create_vm_us = median(3, |_| KvmPlatform::new(None).map(drop))?;
     let platform = KvmPlatform::new(None)?;
     let space = platform.address_space()?;
     let failed = |errno: quicksand_abi::Errno| {
@@ -126,7 +126,7 @@ pub fn probe() -> Result<ProbeReport, PlatformError> {
         regs.rbx = DATA + round as u64 * STRIDE;
         run(&mut context, &space, &mut regs, Exit::Syscall)
     })? - syscall_us;
-    let flush_us = median(ROUNDS, |_| {
+    let flush_us = median(11, |_| {
         platform.shared.window.flush_all();
         Ok(())
     })?;

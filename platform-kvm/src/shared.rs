@@ -15,6 +15,7 @@ use crate::frames::Frames;
 use crate::pool::VcpuPool;
 use crate::segments::HostFile;
 use crate::space::errno;
+use crate::sys::KvmFd;
 use crate::window::Window;
 
 /// Everything behind a [`crate::KvmPlatform`].
@@ -28,6 +29,8 @@ pub(crate) struct Shared {
     pub(crate) counters: Counters,
     pub(crate) cpu: Cpu,
     pub(crate) window: Window,
+    /// For the VM of a forked Sentry, which may not open `/dev/kvm` any more.
+    pub(crate) kvm: KvmFd,
 }
 
 /// Backing files by identity, so that a hundred mappings of a library hold one descriptor.

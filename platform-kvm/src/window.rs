@@ -19,28 +19,30 @@ use std::os::fd::BorrowedFd;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use quicksand_platform::PlatformError;
 use rustix::mm::{Advice, MapFlags, MprotectFlags, ProtFlags};
 
-use crate::sys::VmFd;
+use crate::sys::{VcpuFd, VmFd};
 use crate::{NAME, host_error};
 
 pub(crate) const PAGE: u64 = 4096;
 
-/// The first slot: room for a small program. Its cost is part of every start.
-const FIRST_SLOT: u64 = 8 << 20;
-/// Further slots: a slot costs time in proportion to its size, and slots are limited in number.
+/// The first slot, and the least by which memory grows. A slot costs 1 us a MiB, but adding any also makes KVM wait for
+/// all its readers (`synchronize_srcu`), which on a busy host takes milliseconds: so few slots, each as large as all
+/// before it.
 const SLOT_STEP: u64 = 64 << 20;
 const MAX_SLOT_STEP: u64 = 1 << 30;
 /// Just below the range under 1 TiB that HyperTransport keeps for itself on older AMD processors.
 const MAX_WINDOW: u64 = 960 << 30;
 const MIN_WINDOW: u64 = 1 << 30;
 /// Freed page tables wait for a full flush of KVM's shadow tables; this many at most.
-const MAX_RETIRED_TABLES: usize = 256;
-/// Beyond so many ranges or pages, flushing everything is cheaper than revoking each.
-const REVOKE_MAX_RUNS: usize = 4;
-const REVOKE_MAX_PAGES: u64 = 256;
+const MAX_RETIRED_TABLES: usize = 4096;
+/// Beyond so many ranges or pages, everything is flushed instead of revoking each. A flush takes 35 us on an idle host,
+/// where revoking takes 11 us a range and 0.13 us a page; but on a busy one it waits for milliseconds, and all other
+/// pages of the VM have to be found again.
+const REVOKE_MAX_RUNS: usize = 64;
+const REVOKE_MAX_PAGES: u64 = 8192;
 
 /// Consecutive frames of one kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,14 +79,16 @@ impl Runs {
 struct Allocator {
     /// Everything below has a memory slot.
     backed: u64,
-    slots: u32,
+    /// The memory slots: start and length.
+    slots: Vec<(u64, u64)>,
     free: BTreeMap<u64, u64>,
     by_len: BTreeSet<(u64, u64)>,
     free_bytes: u64,
     /// Zeroed pages for page tables.
     tables: Vec<u64>,
-    /// Page tables whose shadows KVM may still hold.
-    retired: Vec<u64>,
+    /// Frames of page tables whose shadows KVM may still hold.
+    retired: Vec<Run>,
+    retired_tables: usize,
 }
 
 impl Allocator {
@@ -126,7 +130,8 @@ pub(crate) struct Window {
     base: NonNull<u8>,
     size: u64,
     max_slots: u32,
-    vm: VmFd,
+    /// Replaced in a forked Sentry.
+    vm: RwLock<VmFd>,
     alloc: Mutex<Allocator>,
     /// Held while host protections are down.
     pub(crate) revoking: Mutex<()>,
@@ -171,26 +176,44 @@ impl Window {
             base,
             size,
             max_slots: max_slots.saturating_sub(1).max(1),
-            vm,
+            vm: RwLock::new(vm),
             alloc: Mutex::new(Allocator {
                 backed: 0,
-                slots: 0,
+                slots: Vec::new(),
                 free: BTreeMap::new(),
                 by_len: BTreeSet::new(),
                 free_bytes: 0,
                 tables: Vec::new(),
                 retired: Vec::new(),
+                retired_tables: 0,
             }),
             revoking: Mutex::new(()),
             revoked_runs: AtomicU64::new(0),
             flushes: AtomicU64::new(0),
         };
-        window.grow(&mut window.alloc.lock(), FIRST_SLOT)?;
+        window.grow(&mut window.alloc.lock(), SLOT_STEP)?;
         Ok(window)
     }
 
-    pub(crate) fn vm(&self) -> &VmFd {
-        &self.vm
+    pub(crate) fn create_vcpu(&self, id: u32, mmap_size: usize) -> io::Result<VcpuFd> {
+        self.vm.read().create_vcpu(id, mmap_size)
+    }
+
+    /// In a forked Sentry: puts a new VM in the place of the parent's, over the same memory.
+    pub(crate) fn replace_vm(&self, vm: VmFd) -> Result<(), PlatformError> {
+        let mut alloc = self.alloc.lock();
+        for (slot, &(gpa, len)) in (0..).zip(&alloc.slots) {
+            // SAFETY: as in `grow`.
+            unsafe { vm.set_memory(slot, gpa, self.host(gpa) as u64, len) }
+                .map_err(|e| host_error("KVM_SET_USER_MEMORY_REGION", e))?;
+        }
+        *self.vm.write() = vm;
+        // The new VM has shadowed nothing yet.
+        alloc.retired_tables = 0;
+        for run in std::mem::take(&mut alloc.retired) {
+            alloc.insert(run.gpa, run.len);
+        }
+        Ok(())
     }
 
     /// Bytes of guest memory that there may be.
@@ -212,7 +235,7 @@ impl Window {
     fn grow(&self, alloc: &mut Allocator, step: u64) -> Result<(), PlatformError> {
         let exhausted =
             PlatformError::Exhausted { platform: NAME, what: "guest memory (the window is full)" };
-        if alloc.backed + step > self.size || alloc.slots + 1 >= self.max_slots {
+        if alloc.backed + step > self.size || alloc.slots.len() + 1 >= self.max_slots as usize {
             return Err(exhausted);
         }
         let host = self.host(alloc.backed);
@@ -222,10 +245,11 @@ impl Window {
         unsafe { rustix::mm::mmap_anonymous(host.cast(), step as usize, prot, flags) }
             .map_err(|e| host_error("mapping guest memory", e.into()))?;
         // SAFETY: the range belongs to the window, whose contents are the guest's by definition.
-        unsafe { self.vm.set_memory(alloc.slots, alloc.backed, host as u64, step) }
+        unsafe { self.vm.read().set_memory(alloc.slots.len() as u32, alloc.backed, host as u64, step) }
             .map_err(|e| host_error("KVM_SET_USER_MEMORY_REGION", e))?;
-        alloc.insert(alloc.backed, step);
-        alloc.slots += 1;
+        let start = alloc.backed;
+        alloc.slots.push((start, step));
+        alloc.insert(start, step);
         alloc.backed += step;
         Ok(())
     }
@@ -237,7 +261,7 @@ impl Window {
             if let Some(gpa) = alloc.take(len) {
                 return Ok(gpa);
             }
-            let step = (alloc.backed / 8).clamp(SLOT_STEP, MAX_SLOT_STEP).max(len) & !(SLOT_STEP - 1);
+            let step = alloc.backed.clamp(SLOT_STEP, MAX_SLOT_STEP).max(len.next_multiple_of(SLOT_STEP));
             self.grow(&mut alloc, step)?;
         }
     }
@@ -397,12 +421,13 @@ impl Window {
         let slot = self.max_slots;
         // One at a time: the slot is shared.
         let alloc = self.alloc.lock();
-        // SAFETY: no page table names a frame above the window, so guest code cannot reach this page, which is
+        // No page table names a frame above the window, so guest code cannot reach this page, which is
         // the window's first in any case.
+        let vm = self.vm.read();
+        // SAFETY: as above.
         let done = unsafe {
-            self.vm
-                .set_memory(slot, self.size, self.host(0) as u64, PAGE)
-                .and_then(|()| self.vm.set_memory(slot, self.size, self.host(0) as u64, 0))
+            vm.set_memory(slot, self.size, self.host(0) as u64, PAGE)
+                .and_then(|()| vm.set_memory(slot, self.size, self.host(0) as u64, 0))
         };
         drop(alloc);
         // Without it a revoked page would stay reachable: fail-stop.
@@ -421,24 +446,32 @@ impl Window {
         Ok(gpa)
     }
 
-    /// Takes back the page tables of an address space that is gone. KVM may shadow them still, keyed by their address,
-    /// and would believe the old contents of a table used again. So they wait until a flush has dropped all
-    /// shadows.
-    pub(crate) fn retire_tables(&self, tables: Vec<u64>) {
-        let mut ready = {
+    /// Takes back the page tables of an address space that is gone, and their memory. KVM may shadow them still, keyed by
+    /// their address, and would believe the old contents of a table used again. So their frames wait until a flush
+    /// has dropped all shadows.
+    pub(crate) fn retire_tables(&self, mut tables: Vec<u64>) {
+        tables.sort_unstable();
+        let mut runs = Runs::default();
+        for gpa in &tables {
+            runs.push(*gpa, HostKind::Anonymous);
+        }
+        for run in &runs.0 {
+            self.discard(run.gpa, run.len);
+        }
+        let ready = {
             let mut alloc = self.alloc.lock();
-            alloc.retired.extend(tables);
-            if alloc.retired.len() < MAX_RETIRED_TABLES {
+            alloc.retired_tables += tables.len();
+            alloc.retired.append(&mut runs.0);
+            if alloc.retired_tables < MAX_RETIRED_TABLES {
                 return;
             }
+            alloc.retired_tables = 0;
             std::mem::take(&mut alloc.retired)
         };
         self.flush_all();
-        ready.sort_unstable();
-        let mut runs = Runs::default();
-        for gpa in ready {
-            runs.push(gpa, HostKind::Anonymous);
+        let mut alloc = self.alloc.lock();
+        for run in ready {
+            alloc.insert(run.gpa, run.len);
         }
-        self.free(&runs.0);
     }
 }

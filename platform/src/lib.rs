@@ -61,6 +61,18 @@ pub trait Platform: Send + Sync + fmt::Debug {
 
     /// Counters since the start, for metrics and tests: exits by kind and the like, as `(name, value)`.
     fn counters(&self) -> Vec<(&'static str, u64)>;
+
+    /// Called before the Sentry forks itself (`sfork`), when no context runs and none will until the fork is made: puts
+    /// what cannot be inherited where the child finds it. The parent may go on running afterwards.
+    fn before_sentry_fork(&self) -> Result<(), PlatformError> {
+        Err(PlatformError::Unavailable { platform: self.name(), reason: "it cannot fork a running sandbox".into() })
+    }
+
+    /// Called in the child of that fork, before any context runs or address space is changed there. Address spaces and
+    /// contexts go on where they were, without sharing anything with the parent's.
+    fn after_sentry_fork_in_child(&self) -> Result<(), PlatformError> {
+        Err(PlatformError::Unavailable { platform: self.name(), reason: "it cannot fork a running sandbox".into() })
+    }
 }
 
 /// The state that belongs to one guest thread and lives in the platform: FPU/SSE/AVX registers, and whatever runs it.

@@ -241,7 +241,7 @@ impl KvmContext {
         let window = &self.shared.window;
         let counters = &self.shared.counters;
         let count = |counter: &std::sync::atomic::AtomicU64| counter.fetch_add(1, Ordering::Relaxed);
-        
+
         vcpu.load_root(space.root);
         vcpu.load(window, regs);
         let mut host_faults = 0;

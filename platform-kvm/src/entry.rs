@@ -127,7 +127,12 @@ impl Supervisor {
         set(gdt, 3, 0x00cf_9300_0000_ffff);
         set(gdt, 5, 0x00cf_f300_0000_ffff);
         set(gdt, 6, 0x00af_fb00_0000_ffff);
-        Ok(Supervisor { pdpt, leaves: parking_lot::Mutex::new(vec![leaf]), vcpus: Default::default(), directory })
+        Ok(Supervisor {
+            pdpt,
+            leaves: parking_lot::Mutex::new(vec![leaf]),
+            vcpus: Default::default(),
+            directory,
+        })
     }
 
     /// The top-level entry that every address space has, and its place.

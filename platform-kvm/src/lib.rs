@@ -89,7 +89,6 @@ fn create_vm(kvm: &KvmFd) -> Result<VmFd, PlatformError> {
 }
 
 impl KvmPlatform {
-
     /// A new virtual machine, on `device` (an open `/dev/kvm`) or one opened here.
     pub fn new(device: Option<OwnedFd>) -> Result<KvmPlatform, PlatformError> {
         let kvm = KvmFd(match device {
@@ -112,7 +111,7 @@ impl KvmPlatform {
         let cpu = Cpu::new(kvm.supported_cpuid().map_err(|e| host_error("KVM_GET_SUPPORTED_CPUID", e))?);
         let vm = create_vm(&kvm)?;
         let mmap_size = kvm.vcpu_mmap_size().map_err(|e| host_error("KVM_GET_VCPU_MMAP_SIZE", e))?;
-        
+
         let slots = kvm.check_extension(KVM_CAP_NR_MEMSLOTS) as u32;
         let window = Window::new(vm, cpu.physical_bits, slots)?;
         let supervisor = Supervisor::new(&window)?;

@@ -113,10 +113,8 @@ impl VcpuPool {
     }
 
     fn make(&self, shared: &Arc<Shared>, id: u32) -> Result<Arc<Slot>, PlatformError> {
-        let fd = shared
-            .window
-            .create_vcpu(id, self.mmap_size)
-            .map_err(|e| host_error("KVM_CREATE_VCPU", e))?;
+        let fd =
+            shared.window.create_vcpu(id, self.mmap_size).map_err(|e| host_error("KVM_CREATE_VCPU", e))?;
         let page = shared.supervisor.vcpu_page(&shared.window, id)?;
         let vcpu = Vcpu::new(fd, page, &shared.cpu).map_err(|e| host_error("setting up a vCPU", e))?;
         Ok(Arc::new(Slot { inner: Mutex::new(Held { vcpu: Some(vcpu), owner: None, used: false }) }))
@@ -137,7 +135,10 @@ impl VcpuPool {
         let mut pool = self.state.lock();
         for slot in &pool.all {
             let Some(mut held) = slot.inner.try_lock() else {
-                return Err(host_error("parking vCPUs", std::io::Error::other("a guest thread is still running")));
+                return Err(host_error(
+                    "parking vCPUs",
+                    std::io::Error::other("a guest thread is still running"),
+                ));
             };
             held.evict()?;
         }
@@ -188,7 +189,10 @@ impl Held {
 
     fn adopt(&mut self, state: &Arc<ContextState>) -> Result<(), PlatformError> {
         let Some(vcpu) = self.vcpu.as_mut() else {
-            return Err(PlatformError::Exhausted { platform: NAME, what: "vCPUs (this one is another process's)" });
+            return Err(PlatformError::Exhausted {
+                platform: NAME,
+                what: "vCPUs (this one is another process's)",
+            });
         };
         let mut theirs = state.fpu.lock();
         let load = match &*theirs {

@@ -65,13 +65,19 @@ pub trait Platform: Send + Sync + fmt::Debug {
     /// Called before the Sentry forks itself (`sfork`), when no context runs and none will until the fork is made: puts
     /// what cannot be inherited where the child finds it. The parent may go on running afterwards.
     fn before_sentry_fork(&self) -> Result<(), PlatformError> {
-        Err(PlatformError::Unavailable { platform: self.name(), reason: "it cannot fork a running sandbox".into() })
+        Err(PlatformError::Unavailable {
+            platform: self.name(),
+            reason: "it cannot fork a running sandbox".into(),
+        })
     }
 
     /// Called in the child of that fork, before any context runs or address space is changed there. Address spaces and
     /// contexts go on where they were, without sharing anything with the parent's.
     fn after_sentry_fork_in_child(&self) -> Result<(), PlatformError> {
-        Err(PlatformError::Unavailable { platform: self.name(), reason: "it cannot fork a running sandbox".into() })
+        Err(PlatformError::Unavailable {
+            platform: self.name(),
+            reason: "it cannot fork a running sandbox".into(),
+        })
     }
 }
 

@@ -69,7 +69,7 @@ impl DevPts {
     /// A fresh instance: itself, and its root directory.
     pub fn new(options: Options) -> (Arc<DevPts>, Arc<Dentry>) {
         let sb = Superblock::new("devpts", MAGIC, Box::new(NoStorage));
-        let devpts = Arc::new(DevPts { sb, options, ptys: Mutex::new(Level::Leaf, BTreeMap::new()) });
+        let devpts = Arc::new(DevPts { sb, options, ptys: Mutex::new(Level::Object, BTreeMap::new()) });
         let dir = Arc::new(Root(devpts.clone()));
         let inode = pseudo::directory(&devpts.sb, 1, Perm::root(0o755), dir);
         (devpts, Dentry::new_root(inode, b"/"))

@@ -24,6 +24,8 @@ pub struct ElfFile {
     pub file: Arc<OpenFile>,
     pub header: ElfHeader,
     pub program_headers: Vec<ProgramHeader>,
+    /// The file, ready to be mapped.
+    pub host: HostMapping,
 }
 
 /// Reads at `offset` until `buf` is full or the file ends; returns the bytes read.
@@ -79,7 +81,8 @@ impl ElfFile {
             Some(found) => bytes.copy_from_slice(found),
             None => read_all_at(task, &file, bytes, header.phoff).map_err(|_| Errno::ENOEXEC)?,
         }
-        Ok(ElfFile { file, header, program_headers })
+        let host = host_mapping(&file, &program_headers).map_err(|_| Errno::ENOEXEC)?;
+        Ok(ElfFile { file, header, program_headers, host })
     }
 
     /// The interpreter's path, without its NUL.
@@ -133,17 +136,18 @@ impl ElfFile {
         let asked = self.loads().map(|h| h.align).filter(|a| a.is_power_of_two()).max();
         asked.unwrap_or(0).max(PAGE_SIZE)
     }
+}
 
-    /// Prepares the whole file for mapping, once for all of its segments.
-    pub fn host_mapping(&self) -> Result<HostMapping, Errno> {
-        let mut end = PAGE_SIZE;
-        for load in self.loads() {
-            let load_end = load.offset.checked_add(load.filesz).and_then(|e| UserAddr(e).page_ceil());
-            let load_end = load_end.filter(|e| e.0 <= i64::MAX as u64).ok_or(Errno::EINVAL)?;
-            end = end.max(load_end.0);
-        }
-        self.file.ops.mmap(&self.file, 0, end, false)
+/// Prepares the whole file for mapping, once for all of its segments. Files are not called with an address space locked,
+/// so this is done before.
+fn host_mapping(file: &OpenFile, program_headers: &[ProgramHeader]) -> Result<HostMapping, Errno> {
+    let mut end = PAGE_SIZE;
+    for load in program_headers.iter().filter(|h| h.kind == PT_LOAD) {
+        let load_end = load.offset.checked_add(load.filesz).and_then(|e| UserAddr(e).page_ceil());
+        let load_end = load_end.filter(|e| e.0 <= i64::MAX as u64).ok_or(Errno::EINVAL)?;
+        end = end.max(load_end.0);
     }
+    file.ops.mmap(file, 0, end, false)
 }
 
 /// The protection that a segment's flags ask for.

@@ -49,7 +49,7 @@ pub fn map(
     bias: u64,
     first_fixed: bool,
 ) -> Result<Placed, Errno> {
-    let host = elf.host_mapping()?;
+    let host = &elf.host;
     let (low, len) = elf.span().ok_or(Errno::EINVAL)?;
     let span = UserRange::new(UserAddr(low.wrapping_add(bias)), page_ceil(len)?).ok_or(Errno::EINVAL)?;
     if first_fixed && (span.end > UserAddr::TASK_SIZE || inner.tree.overlaps(span)) {

@@ -119,9 +119,6 @@ pub fn load(
     let task = context.task;
     let (exe, head) = resolve_scripts(context, file, path, path_lost, &mut arguments)?;
     let program = ElfFile::read(task, exe.clone(), &head)?;
-    if program.host_mapping().is_err() {
-        return Err(Errno::ENOEXEC.into());
-    }
     let interpreter = match program.interpreter(task, &head)? {
         None => None,
         Some(path) => {

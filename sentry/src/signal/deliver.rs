@@ -159,7 +159,8 @@ impl CurrentTask {
             }
             let wanted = SignalSet(!self.signals.blocked().0);
             let own = self.signals.pending.lock().take(wanted);
-            let info = own.or_else(|| state.pending.take(wanted))?;
+            let mut info = own.or_else(|| state.pending.take(wanted))?;
+            group.timers.delivered(&mut info);
             let signal = info.signo;
             let action = state.actions.get(signal);
             if action.handler != SIG_DFL && action.handler != SIG_IGN {

@@ -121,7 +121,9 @@ impl CurrentTask {
         let set = set.without(SignalSet::UNBLOCKABLE);
         let mut state = self.group().state.lock();
         let own = self.signals.pending.lock().take(set);
-        own.or_else(|| state.pending.take(set))
+        let mut info = own.or_else(|| state.pending.take(set))?;
+        self.group().timers.delivered(&mut info);
+        Some(info)
     }
     /// What is pending for this task or its group, blocked or not (signalfd's readiness).
     pub fn pending_signals(&self) -> SignalSet {

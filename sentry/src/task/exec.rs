@@ -213,6 +213,7 @@ fn commit(task: &CurrentTask, pending: PendingExec) {
         state.dumpable = if gains { 0 } else { 1 };
     }
     task.signals.pending.lock().discard_timers();
+    group.timers.exec();
     group.exit_signal.store(libc::SIGCHLD, Ordering::SeqCst);
     group.execs.fetch_add(1, Ordering::SeqCst);
     {

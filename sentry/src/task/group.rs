@@ -48,6 +48,8 @@ pub struct ThreadGroup {
     pids: Arc<PidNamespace>,
     /// Who waits for signals of this group.
     pub signals: GroupSignals,
+    /// Interval timers and POSIX timers.
+    pub timers: crate::time::GroupTimers,
     pub(crate) state: Mutex<GroupState>,
     /// Notified when a child changes state (`wait4`, `vfork`), and when a thread of this group has ended.
     pub child_queue: Arc<WaitQueue>,
@@ -145,6 +147,7 @@ impl ThreadGroup {
             pid: AtomicI32::new(pid),
             pids,
             signals: GroupSignals::default(),
+            timers: crate::time::GroupTimers::default(),
             state: Mutex::new(Level::Group, state),
             child_queue: WaitQueue::new(),
             exit_queue: WaitQueue::new(),

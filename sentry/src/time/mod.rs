@@ -6,6 +6,9 @@
 pub mod clock;
 mod clock_id;
 mod cpu;
+pub mod group;
+mod itimer;
+mod posix;
 pub mod service;
 mod sleep;
 pub mod syscalls;
@@ -14,4 +17,5 @@ pub mod timer;
 
 pub use clock::{Clocks, Monotonic, Realtime};
 pub use clock_id::ClockId;
+pub use group::GroupTimers;
 pub use service::TimerService;

@@ -8,6 +8,10 @@ use super::timer::TimerClock;
 use crate::syscalls::SyscallResult;
 use crate::task::CurrentTask;
 
+pub use super::itimer::{sys_alarm, sys_getitimer, sys_setitimer};
+pub use super::posix::{
+    sys_timer_create, sys_timer_delete, sys_timer_getoverrun, sys_timer_gettime, sys_timer_settime,
+};
 pub use super::sleep::{sys_clock_nanosleep, sys_nanosleep};
 
 /// `clock_gettime(2)`

@@ -168,6 +168,8 @@ impl Epoll {
         file: &Arc<OpenFile>,
         event: EpollEvent,
     ) -> Result<(), Errno> {
+        // Looked at first: a signalfd waits for whoever looked last.
+        file.poll(task);
         let queue = file.wait_queue().ok_or(Errno::EPERM)?;
         let nested = file.ops_as::<Epoll>();
         let nesting = nested.map(|_| NESTING.lock());
@@ -214,6 +216,7 @@ impl Epoll {
         file: &Arc<OpenFile>,
         event: EpollEvent,
     ) -> Result<(), Errno> {
+        file.poll(task);
         let queue = file.wait_queue().ok_or(Errno::EPERM)?;
         let mut items = self.items.lock();
         let entry = items.map.get_mut(&(fd, file.id)).ok_or(Errno::ENOENT)?;

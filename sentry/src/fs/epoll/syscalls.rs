@@ -139,7 +139,6 @@ fn wait(
         let blocked = Blocked::on(queue, Events::READABLE).deadline(timeout.deadline());
         return Err(blocked.resume(resume).on_signal(OnSignal::Interrupt).into());
     }
-    TemporaryMask::leave(task);
     Ok(found?.0)
 }
 

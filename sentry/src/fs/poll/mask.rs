@@ -2,6 +2,7 @@
 
 use quicksand_abi::{Errno, UserAddr};
 
+use crate::signal::SignalSet;
 use crate::syscalls::Resume;
 use crate::task::CurrentTask;
 use crate::time::Monotonic;
@@ -22,13 +23,12 @@ pub fn read_mask(task: &CurrentTask, addr: UserAddr, size: u64) -> Result<Option
 pub struct TemporaryMask;
 
 impl TemporaryMask {
-    /// Called when the call has to wait. Puts `mask` in place, where there is one and this is the first time.
+    /// Called when the call has to wait: puts `mask` in place, where there is one. The task loop puts the old one back when
+    /// the call ends, or after the handler that interrupted it.
     pub fn enter(task: &CurrentTask, mask: Option<u64>, deadline: Option<Monotonic>) -> Resume {
         if let Some(mask) = mask {
-            task.set_temporary_mask(crate::signal::SignalSet(mask));
+            task.set_temporary_mask(SignalSet(mask));
         }
         Resume::Deadline(deadline)
     }
-    /// Called when the call ends otherwise than by a signal.
-    pub fn leave(_: &CurrentTask) {}
 }

@@ -44,12 +44,10 @@ pub fn sys_ppoll(
             Err(wait_or_interrupted(task, blocked.resume(resume), timeout, write_back))
         }
         Ok(Polled::Done(ready)) => {
-            TemporaryMask::leave(task);
             write_back.finish(task, timeout);
             Ok(ready)
         }
         Err(e) => {
-            TemporaryMask::leave(task);
             write_back.finish(task, timeout);
             Err(e.into())
         }

@@ -74,12 +74,10 @@ fn select(
             Err(wait_or_interrupted(task, blocked.resume(resume), timeout, write_back))
         }
         Ok(Selected::Done(ready)) => {
-            TemporaryMask::leave(task);
             write_back.finish(task, timeout);
             Ok(ready)
         }
         Err(e) => {
-            TemporaryMask::leave(task);
             write_back.finish(task, timeout);
             Err(e.into())
         }

@@ -20,7 +20,7 @@ const LEFT_OUT: &[&str] = &["test", "idlelib", "tkinter", "turtledemo", "lib2to3
 pub(crate) enum Kind {
     /// One static busybox with its applets.
     Busybox,
-    /// Busybox, and Debian's Python with its standard library.
+    /// Busybox, bash, and Debian's Python with its standard library.
     Python,
 }
 
@@ -46,7 +46,7 @@ pub(crate) fn cached(kind: Kind) -> Result<PathBuf> {
 
 /// Changes when the host's busybox or Python does.
 fn stamp_of_host(kind: Kind) -> Result<String> {
-    let mut stamp = format!("{kind:?}");
+    let mut stamp = format!("{kind:?} 2");
     for file in ["/usr/bin/busybox", "/usr/bin/python3"] {
         let meta = fs::metadata(file).with_context(|| file.to_owned())?;
         stamp.push_str(&format!(" {} {:?}", meta.len(), meta.modified()?));
@@ -88,6 +88,7 @@ pub(crate) fn make(dir: &Path, kind: Kind) -> Result<()> {
     fs::write(dir.join("etc/nsswitch.conf"), "passwd: files\ngroup: files\nhosts: files dns\n")?;
     busybox(dir)?;
     if kind == Kind::Python {
+        with_libraries(dir, Path::new("/bin/bash"))?;
         python(dir)?;
     }
     Ok(())
@@ -121,6 +122,12 @@ fn python(dir: &Path) -> Result<()> {
         add(dir, &library)?;
     }
     Ok(())
+}
+
+/// A dynamic program with what it needs.
+fn with_libraries(dir: &Path, program: &Path) -> Result<()> {
+    add(dir, program)?;
+    shared_libraries(program)?.iter().try_for_each(|library| add(dir, library))
 }
 
 fn copy_library(dir: &Path, library: &Path, libraries: &mut BTreeSet<PathBuf>) -> Result<()> {

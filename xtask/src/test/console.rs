@@ -2,6 +2,7 @@
 
 use super::container::{Check, LIMIT, Runtime};
 use crate::process;
+use crate::rootfs::{self, Kind};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
@@ -20,7 +21,9 @@ pub(super) const CHECKS: &[Check] = &[("console/interactive-shell", interactive_
 const ANSWER_LIMIT: Duration = Duration::from_secs(20);
 
 fn interactive_shell(runtime: &Runtime) -> Result<()> {
-    let bundle = runtime.bundle(&["/bin/sh", "-i"], |spec| {
+    let root = rootfs::cached(Kind::Python)?;
+    let bundle = runtime.bundle(&["/bin/bash", "--norc", "-i"], |spec| {
+        spec["root"]["path"] = json!(root);
         spec["process"]["terminal"] = json!(true);
         spec["process"]["env"] = json!(["PATH=/usr/bin", "PS1=ready> ", "TERM=dumb"]);
     })?;

@@ -40,14 +40,8 @@ fn a_directory_moves_with_its_count() {
     let b = make(&root, b"b", NewNode::Directory);
     let c = make(&a, b"c", NewNode::Directory);
     let file = make(&b, b"f", NewNode::Regular);
-    let rename = Rename {
-        name: b"c",
-        moved: &c,
-        new_dir: &b,
-        new_name: b"f",
-        replaced: Some(&file),
-        exchange: true,
-    };
+    let rename =
+        Rename { name: b"c", moved: &c, new_dir: &b, new_name: b"f", replaced: Some(&file), exchange: true };
     a.ops.rename(&a, &rename).unwrap();
     assert_eq!((nlink(&a), nlink(&b)), (2, 3));
     assert!(Arc::ptr_eq(&b.ops.lookup(&b, b"f", None).unwrap(), &c));

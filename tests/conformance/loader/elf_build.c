@@ -203,6 +203,7 @@ int main(void) {
     struct image k = fresh();
     k.eh.e_type = ET_DYN;
     k.ph[0].p_vaddr = 0;
+    k.ph[0].p_flags |= PF_W; // Linux before 6.5 clears the rest of the last page even without a bss
     k.eh.e_entry = offsetof(struct image, code);
     k.code[6] = 33;
     int fd = MUST(open("ld", O_WRONLY | O_CREAT, 0755));

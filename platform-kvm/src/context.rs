@@ -320,12 +320,13 @@ impl KvmContext {
     }
 }
 
-/// `int n` with a gate that ring 3 may not use is a #GP that names the gate. Where KVM emulates instructions that fault
-/// in ring 3 it gives #UD instead, which no processor raises for `int n`; then this is what it should have been.
+/// `int n` with a gate that ring 3 may not use is a #GP whose error code names the gate: `n * 8 + 2`. Where KVM emulates
+/// instructions that fault in ring 3 it gives #UD instead, and emulated processors get the code wrong; no real one does
+/// either, so this is what it should have been.
 fn software_interrupt(space: &KvmSpace, rip: u64, trap: Trap) -> Option<Trap> {
     let mut code = [0; 2];
-    if trap.vector != INVALID_OPCODE || space.read_guest(UserAddr(rip), &mut code).is_err() || code[0] != 0xcd
-    {
+    let possible = trap.vector == INVALID_OPCODE || trap.vector == GENERAL_PROTECTION && trap.error_code & 2 != 0;
+    if !possible || space.read_guest(UserAddr(rip), &mut code).is_err() || code[0] != 0xcd {
         return None;
     }
     Some(Trap { vector: GENERAL_PROTECTION, error_code: u32::from(code[1]) << 3 | 2, dr6: 0 })

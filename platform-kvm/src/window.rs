@@ -124,6 +124,22 @@ impl Allocator {
     }
 }
 
+/// Maps fresh private memory at a place in the window.
+///
+/// # Safety
+/// Whatever was mapped there goes away.
+unsafe fn anonymous(host: *mut u8, len: u64) -> rustix::io::Result<()> {
+    let flags = MapFlags::PRIVATE | MapFlags::NORESERVE | MapFlags::FIXED;
+    let prot = ProtFlags::READ | ProtFlags::WRITE;
+    // SAFETY: the caller's promise.
+    unsafe { rustix::mm::mmap_anonymous(host.cast(), len as usize, prot, flags)? };
+    // Mappings of all sizes and owners lie side by side in one host mapping, so where the host uses huge pages for
+    // everything, touching a byte of any would cost 2 MiB. All parts say so, or the host could not join them.
+    // SAFETY: changes how memory is found, not what it holds.
+    let _ = unsafe { rustix::mm::madvise(host.cast(), len as usize, Advice::LinuxNoHugepage) };
+    Ok(())
+}
+
 /// See the module's documentation.
 #[derive(Debug)]
 pub(crate) struct Window {
@@ -239,11 +255,8 @@ impl Window {
             return Err(exhausted);
         }
         let host = self.host(alloc.backed);
-        let (flags, prot) =
-            (MapFlags::PRIVATE | MapFlags::NORESERVE | MapFlags::FIXED, ProtFlags::READ | ProtFlags::WRITE);
         // SAFETY: the range lies in our own reservation and is not in use yet.
-        unsafe { rustix::mm::mmap_anonymous(host.cast(), step as usize, prot, flags) }
-            .map_err(|e| host_error("mapping guest memory", e.into()))?;
+        unsafe { anonymous(host, step) }.map_err(|e| host_error("mapping guest memory", e.into()))?;
         // SAFETY: the range belongs to the window, whose contents are the guest's by definition.
         unsafe { self.vm.read().set_memory(alloc.slots.len() as u32, alloc.backed, host as u64, step) }
             .map_err(|e| host_error("KVM_SET_USER_MEMORY_REGION", e))?;
@@ -302,27 +315,27 @@ impl Window {
 
     /// Gives frames back, and their memory to the host. No page table names them any more.
     pub(crate) fn free(&self, runs: &[Run]) {
-        for run in runs {
-            if run.kind == HostKind::Anonymous {
-                self.discard(run.gpa, run.len);
-            } else {
-                self.map_anonymous(run.gpa, run.len);
-            }
+        let dropped = |run: &Run| match run.kind {
+            HostKind::Anonymous => self.discard(run.gpa, run.len),
+            _ => self.map_anonymous(run.gpa, run.len),
+        };
+        let fresh: Vec<Run> = runs.iter().copied().filter(dropped).collect();
+        if fresh.len() < runs.len() {
+            // The frames that could not be made fresh are lost, and nobody may reach them.
+            self.flush_all();
         }
         let mut alloc = self.alloc.lock();
-        for run in runs {
+        for run in fresh {
             alloc.insert(run.gpa, run.len);
         }
     }
 
-    /// Lets anonymous frames read as zero again, and private file frames as their file.
-    pub(crate) fn discard(&self, gpa: u64, len: u64) {
+    /// Lets anonymous frames read as zero again. `false` if the host would not.
+    pub(crate) fn discard(&self, gpa: u64, len: u64) -> bool {
         // SAFETY: the frames are the caller's; guest memory may change at any time.
         let done = unsafe { rustix::mm::madvise(self.host(gpa).cast(), len as usize, Advice::LinuxDontNeed) };
-        if done.is_err() {
-            // Only memory locked by someone (mlock) refuses. The promise "freed frames are zero" must hold.
-            self.map_anonymous(gpa, len);
-        }
+        // Only memory locked by someone (mlock) refuses.
+        done.is_ok() || self.map_anonymous(gpa, len)
     }
 
     /// As [`Window::discard`], for frames of any kind: private file frames read as their file again.
@@ -364,14 +377,14 @@ impl Window {
         }
     }
 
-    fn map_anonymous(&self, gpa: u64, len: u64) {
-        let flags = MapFlags::PRIVATE | MapFlags::NORESERVE | MapFlags::FIXED;
-        let prot = ProtFlags::READ | ProtFlags::WRITE;
+    fn map_anonymous(&self, gpa: u64, len: u64) -> bool {
         // SAFETY: the frames are the caller's to replace.
-        let done = unsafe { rustix::mm::mmap_anonymous(self.host(gpa).cast(), len as usize, prot, flags) };
-        // Only want of a VMA can make this fail, where a hole is cut into a large file mapping. Going on would leave
-        // a file's pages where fresh memory is promised.
-        done.expect("replacing a host mapping in the guest memory window");
+        let done = unsafe { anonymous(self.host(gpa), len) };
+        // Only want of a VMA can make this fail, where a hole is cut into a file mapping.
+        if let Err(error) = &done {
+            tracing::warn!(%error, len, "guest memory is lost: too many host mappings (vm.max_map_count)");
+        }
+        done.is_ok()
     }
 
     /// Makes every translation to these frames go away, in all address spaces and on all vCPUs, before it returns; the
@@ -455,9 +468,7 @@ impl Window {
         for gpa in &tables {
             runs.push(*gpa, HostKind::Anonymous);
         }
-        for run in &runs.0 {
-            self.discard(run.gpa, run.len);
-        }
+        runs.0.retain(|run| self.discard(run.gpa, run.len));
         let ready = {
             let mut alloc = self.alloc.lock();
             alloc.retired_tables += tables.len();

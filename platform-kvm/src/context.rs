@@ -325,7 +325,8 @@ impl KvmContext {
 /// either, so this is what it should have been.
 fn software_interrupt(space: &KvmSpace, rip: u64, trap: Trap) -> Option<Trap> {
     let mut code = [0; 2];
-    let possible = trap.vector == INVALID_OPCODE || trap.vector == GENERAL_PROTECTION && trap.error_code & 2 != 0;
+    let possible =
+        trap.vector == INVALID_OPCODE || trap.vector == GENERAL_PROTECTION && trap.error_code & 2 != 0;
     if !possible || space.read_guest(UserAddr(rip), &mut code).is_err() || code[0] != 0xcd {
         return None;
     }

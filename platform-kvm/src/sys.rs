@@ -9,8 +9,9 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::ptr::NonNull;
 
 use kvm_bindings::{
-    KVM_VCPU_TSC_CTRL, KVM_VCPU_TSC_OFFSET, KVMIO, kvm_cpuid_entry2, kvm_debugregs, kvm_device_attr, kvm_msr_entry, kvm_run, kvm_sregs, kvm_userspace_memory_region,
-    kvm_vcpu_events, kvm_xcr, kvm_xcrs, kvm_xsave,
+    KVM_VCPU_TSC_CTRL, KVM_VCPU_TSC_OFFSET, KVMIO, kvm_cpuid_entry2, kvm_debugregs, kvm_device_attr,
+    kvm_msr_entry, kvm_run, kvm_sregs, kvm_userspace_memory_region, kvm_vcpu_events, kvm_xcr, kvm_xcrs,
+    kvm_xsave,
 };
 
 const fn io(nr: u64) -> u64 {
@@ -244,7 +245,7 @@ impl VcpuFd {
         if done == N { Ok(()) } else { Err(io::Error::other("a model-specific register was refused")) }
     }
 
-        /// Makes the guest's time stamp counter the host's.
+    /// Makes the guest's time stamp counter the host's.
     pub(crate) fn share_tsc(&self) -> io::Result<()> {
         let offset = 0u64;
         let attribute = kvm_device_attr {

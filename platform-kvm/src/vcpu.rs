@@ -138,7 +138,7 @@ impl Vcpu {
             (MSR_LSTAR, SYSCALL_ENTRY),
             (MSR_SYSCALL_MASK, SYSCALL_MASK),
         ])?;
-                // Programs read it, by themselves and in the vDSO.
+        // Programs read it, by themselves and in the vDSO.
         fd.share_tsc()?;
         let mut sregs = fd.sregs()?;
         sregs.cr0 = CR0;

@@ -476,7 +476,10 @@ pub(super) fn release_on_exit(task: &CurrentTask) {
     if !robust.is_null() {
         let _ = walk_robust_list(task, robust);
     }
-    if !clear.is_null() && task.write_object(clear, &0_u32).is_ok() {
+    // Nobody is there to wait in memory that goes with its only task: the task's state, its loop and this function hold
+    // one reference each.
+    let shared = std::sync::Arc::strong_count(&task.mm()) > 3;
+    if !clear.is_null() && shared && task.write_object(clear, &0_u32).is_ok() {
         let _ = wake(task, clear, false, 1, MATCH_ANY);
     }
 }

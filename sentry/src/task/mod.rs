@@ -36,7 +36,7 @@ use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
 
 use quicksand_abi::signal::{SS_DISABLE, StackT};
 use quicksand_abi::{Errno, UserAddr};
@@ -84,6 +84,8 @@ pub struct Task {
     tid: AtomicI32,
     pub waiter: Arc<Waiter>,
     work: AtomicU32,
+    /// It waits in a system call.
+    waiting: AtomicBool,
     /// Interrupts guest code; set when the task first gets a context.
     kicker: OnceLock<Arc<dyn Kicker>>,
     pub(crate) state: Mutex<TaskState>,
@@ -163,6 +165,7 @@ impl Task {
             tid: AtomicI32::new(tid),
             waiter: Arc::new(Waiter::default()),
             work: AtomicU32::new(0),
+            waiting: AtomicBool::new(false),
             kicker: OnceLock::new(),
             state: Mutex::new(Level::Task, state),
             signals: TaskSignals::default(),
@@ -208,6 +211,13 @@ impl Task {
         self.state.lock().name.clone()
     }
 
+    /// Whether it waits in a system call (`S` in `/proc/PID/stat`).
+    pub fn is_waiting(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed)
+    }
+    pub(crate) fn set_waiting(&self, waiting: bool) {
+        self.waiting.store(waiting, Ordering::Relaxed);
+    }
     pub fn has_work(&self, which: Work) -> bool {
         self.work.load(Ordering::SeqCst) & which.bits() != 0
     }

@@ -217,7 +217,10 @@ impl CurrentTask {
                     return WakeReason::Interrupted;
                 }
             }
-            if !self.waiter.park(deadline) {
+            self.set_waiting(true);
+            let woken = self.waiter.park(deadline);
+            self.set_waiting(false);
+            if !woken {
                 return WakeReason::Timeout;
             }
             // The token stands for both: work to look at, and an event. Another try costs little.

@@ -153,19 +153,18 @@ pub(super) fn set_comm(subject: &Subject, caller: &CurrentTask, data: &[u8]) -> 
     Ok(())
 }
 
-/// R for whoever asks about itself, T for the stopped, Z for zombies, else S: a task that runs in the guest at this very
-/// moment looks asleep, which is as true a moment later.
+/// Z for zombies, T for the stopped, S for tasks that wait in a system call, else R.
 fn state(subject: &Subject, caller: &CurrentTask) -> (char, &'static str) {
+    let task = subject.task().ok();
+    let own = task.as_ref().is_some_and(|t| Arc::ptr_eq(t, caller.task()));
     if subject.group.is_dead() {
         ('Z', "zombie")
     } else if subject.group.is_stopped() {
         ('T', "stopped")
-    } else if Arc::ptr_eq(caller.group(), &subject.group)
-        && subject.task.as_ref().is_none_or(|t| Arc::ptr_eq(t, caller.task()))
-    {
-        ('R', "running")
-    } else {
+    } else if !own && task.is_none_or(|t| t.is_waiting()) {
         ('S', "sleeping")
+    } else {
+        ('R', "running")
     }
 }
 

@@ -300,6 +300,7 @@ impl Container {
                 // A new session leader without a terminal: it cannot be refused, but for a terminal in use elsewhere.
                 let _ = self.pids.set_controlling_tty(&group, tty, true);
             }
+            crate::task::cpu_limit::arm(kernel, &group);
             run::spawn(current).map_err(BootError::Thread)
         });
         match started {

@@ -66,13 +66,13 @@ pub(crate) fn send_locked(
         state.start_exit(ExitStatus::signal(signal));
         return Ok(());
     }
-    if signal >= SIGRTMIN && info.code != code::SI_KERNEL {
-        let queued =
-            state.pending.len() + state.tasks.iter().map(|t| t.signals.pending.lock().len()).sum::<usize>();
-        if queued as u64 >= state.rlimits.get(Resource::Sigpending).soft {
-            return Err(Errno::EAGAIN);
-        }
-    }
+    let info = match within_limit(state, &info) {
+        true => info,
+        // As Linux: a queued value must not be lost in silence, the mere fact that somebody called `kill` may lose its details.
+        false if signal >= SIGRTMIN && info.code != code::SI_USER => return Err(Errno::EAGAIN),
+        false if pending_set(state, target).contains(signal) => return Ok(()),
+        false => SigInfo::user(signal, code::SI_USER, 0, 0),
+    };
     let queued = match target {
         Some(task) => task.signals.pending.lock().push(info),
         None => state.pending.push(info),
@@ -87,6 +87,19 @@ pub(crate) fn send_locked(
         None => wake_one(state, SignalSet::of(signal), None),
     }
     Ok(())
+}
+
+/// Whether RLIMIT_SIGPENDING leaves room. The kernel's own signals, and standard ones sent by `kill`, are above it.
+fn within_limit(state: &GroupState, info: &SigInfo) -> bool {
+    if info.code == code::SI_KERNEL || (info.signo < SIGRTMIN && info.code >= 0) {
+        return true;
+    }
+    let own: usize = state.tasks.iter().map(|t| t.signals.pending.lock().len()).sum();
+    ((state.pending.len() + own) as u64) < state.rlimits.get(Resource::Sigpending).soft
+}
+
+fn pending_set(state: &GroupState, target: Option<&Task>) -> SignalSet {
+    target.map_or(state.pending.set(), |task| task.signals.pending_set())
 }
 
 /// Tells one task that does not block any of `signals` (other than `except`) to look.

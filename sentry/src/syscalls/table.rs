@@ -245,7 +245,7 @@ syscalls! {
     154 modify_ldt(a: Hex, b: Hex, c: Hex, d: Hex, e: Hex, f: Hex);
     155 pivot_root(new: Path, old: Path) => crate::vfs::syscalls_mount::sys_pivot_root, "full";
     156 _sysctl(a: Hex, b: Hex, c: Hex, d: Hex, e: Hex, f: Hex);
-    157 prctl(option: Int, arg2: Hex, arg3: Hex, arg4: Hex, arg5: Hex) => crate::task::prctl::sys_prctl, "no seccomp, PR_SET_MM, PR_SET_VMA";
+    157 prctl(option: Int, arg2: Hex, arg3: Hex, arg4: Hex, arg5: Hex) => crate::task::prctl::sys_prctl, "no seccomp, PR_SET_MM";
     158 arch_prctl(code: Hex, addr: Ptr) => crate::task::prctl::sys_arch_prctl, "full";
     159 adjtimex(buf: Ptr);
     160 setrlimit(resource: Int, rlim: Ptr) => crate::task::syscalls::sys_setrlimit, "full";

@@ -322,6 +322,9 @@ fn clone_task(task: &CurrentTask, args: &CloneArgs, set_tid: &[i32]) -> Result<A
     drop(pidfd_file);
     let child = inserted?;
 
+    if flags & THREAD == 0 {
+        super::cpu_limit::arm(kernel, child.group());
+    }
     let tid = child.tid();
     // As Linux: where the words cannot be written, the clone goes on all the same.
     if let Some(Fd(fd)) = pidfd {

@@ -16,7 +16,7 @@ use quicksand_abi::{Errno, Timespec, UserAddr};
 
 use super::CurrentTask;
 use crate::mm::MemoryManager;
-use crate::mm::vma::VmaBacking;
+use crate::mm::maps::FutexKey as Key;
 use crate::sync::{Level, Mutex, MutexGuard, Waiter};
 use crate::syscalls::{Blocked, OnSignal, Resume, SyscallResult, WakeReason};
 use crate::time::Monotonic;
@@ -32,14 +32,6 @@ const OWNER_DIED: u32 = 0x4000_0000;
 const TID_MASK: u32 = 0x3fff_ffff;
 /// ROBUST_LIST_LIMIT.
 const ROBUST_LIMIT: usize = 2048;
-
-/// What a futex word is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Key {
-    Private { mm: u64, addr: u64 },
-    File { inode: u64, offset: u64 },
-    SharedAnon { memory: u64, offset: u64 },
-}
 
 /// A task that waits, as its wakers see it.
 #[derive(Debug)]
@@ -138,36 +130,6 @@ fn wake_in(bucket: &mut Bucket, key: &Key, count: i32, bitset: u32) -> usize {
     woken
 }
 
-/// `get_futex_key`: EINVAL where misaligned, EFAULT where not mapped (private futexes need not be).
-fn key_of(mm: &MemoryManager, addr: UserAddr, private: bool) -> Result<Key, Errno> {
-    if addr.0 % 4 != 0 {
-        return Err(Errno::EINVAL);
-    }
-    if addr >= UserAddr::TASK_SIZE {
-        return Err(Errno::EFAULT);
-    }
-    let own = Key::Private { mm: mm.id, addr: addr.0 };
-    if private {
-        return Ok(own);
-    }
-    let inner = mm.read();
-    let vma = inner.tree.find(addr).ok_or(Errno::EFAULT)?;
-    if !vma.prot.any() {
-        return Err(Errno::EFAULT);
-    }
-    if !vma.is_shared() {
-        return Ok(own);
-    }
-    let by = addr.0 - vma.start().0;
-    Ok(match &vma.backing {
-        VmaBacking::SharedAnon { memory, offset } => {
-            Key::SharedAnon { memory: memory.id, offset: offset + by }
-        }
-        VmaBacking::File { file, offset, .. } => Key::File { inode: file.inode.id, offset: offset + by },
-        VmaBacking::Anon | VmaBacking::Special { .. } => own,
-    })
-}
-
 /// `futex(2)`. The fourth argument is a timeout or a number.
 pub fn sys_futex(
     task: &CurrentTask,
@@ -253,7 +215,7 @@ fn wait(
         return Err(Errno::EINVAL.into());
     }
     let mm = task.mm();
-    let key = key_of(&mm, addr, private)?;
+    let key = mm.futex_key(addr, private)?;
     let index = index_of(&key);
     let waiter = Arc::new(FutexWaiter {
         bitset,
@@ -315,7 +277,7 @@ fn wake(task: &CurrentTask, addr: UserAddr, private: bool, count: i32, bitset: u
     if bitset == 0 {
         return Err(Errno::EINVAL.into());
     }
-    let key = key_of(&task.mm(), addr, private)?;
+    let key = task.mm().futex_key(addr, private)?;
     Ok(task.kernel().futexes.wake(&key, count, bitset))
 }
 
@@ -332,7 +294,7 @@ fn requeue(
         return Err(Errno::EINVAL.into());
     }
     let mm = task.mm();
-    let (from, to) = (key_of(&mm, addr, private)?, key_of(&mm, addr2, private)?);
+    let (from, to) = (mm.futex_key(addr, private)?, mm.futex_key(addr2, private)?);
     let (from_index, to_index) = (index_of(&from), index_of(&to));
     let (mut low, mut high) = task.kernel().futexes.lock_two(from_index, to_index);
     if let Some(expected) = expected
@@ -380,7 +342,7 @@ fn wake_op(
     encoded: u32,
 ) -> SyscallResult {
     let mm = task.mm();
-    let (key, key2) = (key_of(&mm, addr, private)?, key_of(&mm, addr2, private)?);
+    let (key, key2) = (mm.futex_key(addr, private)?, mm.futex_key(addr2, private)?);
     let (a, b) = (index_of(&key), index_of(&key2));
     let (mut low, mut high) = task.kernel().futexes.lock_two(a, b);
     let old = apply_op(&mm, addr2, encoded)?;

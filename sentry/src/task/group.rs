@@ -8,9 +8,10 @@
 //! has gone; it stays in its pid namespace until it is reaped.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 
+use super::cpu_limit::CpuLimit;
 use super::cputime::{CpuTimes, Usage};
 use super::rlimit::{Resource, Rlimit, Rlimits};
 use super::{Credentials, PidNamespace, Task, Work};
@@ -59,6 +60,8 @@ pub struct ThreadGroup {
     pub(crate) exit_signal: AtomicI32,
     /// How often the group has called `execve` successfully.
     pub(crate) execs: AtomicU32,
+    /// Made when RLIMIT_CPU first matters.
+    pub(super) cpu_limit: OnceLock<Arc<CpuLimit>>,
 }
 
 /// What may change in a group.
@@ -153,6 +156,7 @@ impl ThreadGroup {
             exit_queue: WaitQueue::new(),
             exit_signal: AtomicI32::new(libc::SIGCHLD),
             execs: AtomicU32::new(0),
+            cpu_limit: OnceLock::new(),
         })
     }
     /// The process id in the container's pid namespace.
@@ -180,6 +184,11 @@ impl ThreadGroup {
     /// Whether no task is left.
     pub fn is_dead(&self) -> bool {
         self.state.lock().dead
+    }
+    /// Whether the leader has ended, though other tasks may live.
+    pub fn leader_has_ended(&self) -> bool {
+        let pid = self.pid();
+        !self.state.lock().tasks.iter().any(|t| t.tid() == pid)
     }
     /// Stopped by job control.
     pub fn is_stopped(&self) -> bool {

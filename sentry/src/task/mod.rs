@@ -11,6 +11,7 @@
 //!   each entry into the guest and before each park.
 
 pub mod clone;
+pub(crate) mod cpu_limit;
 pub mod cputime;
 pub mod credentials;
 pub mod exec;

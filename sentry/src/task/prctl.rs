@@ -194,13 +194,34 @@ pub fn sys_prctl(
         }
         PR_GET_SPECULATION | PR_SET_SPECULATION => Err(Errno::ENODEV.into()),
         PR_SET_TAGGED_ADDR | PR_GET_TAGGED_ADDR | PR_SCHED_CORE => Err(Errno::EINVAL.into()),
-        PR_SET_VMA => unsupported(task, "prctl(PR_SET_VMA)"),
+        PR_SET_VMA => {
+            // PR_SET_VMA_ANON_NAME is the only one there is.
+            if arg2 != 0 {
+                return Err(Errno::EINVAL.into());
+            }
+            let name = if arg5 == 0 { None } else { Some(vma_name(task, UserAddr(arg5))?) };
+            task.mm().set_anon_name(UserAddr(arg3), arg4, name.as_deref())?;
+            Ok(0)
+        }
         option if PR_MPX.contains(&option) => Err(Errno::EINVAL.into()),
         option => {
             task.kernel().log_unsupported(&format!("prctl({option})"), Errno::EINVAL);
             Err(Errno::EINVAL.into())
         }
     }
+}
+
+/// ANON_VMA_NAME_MAX_LEN, without the NUL.
+const VMA_NAME_MAX: usize = 79;
+
+/// A name of printable characters that cannot be mistaken for the syntax around it.
+fn vma_name(task: &CurrentTask, at: UserAddr) -> Result<Vec<u8>, Errno> {
+    let name = match task.read_cstring(at, VMA_NAME_MAX) {
+        Err(Errno::ENAMETOOLONG) => return Err(Errno::EINVAL),
+        name => name?,
+    };
+    let valid = |b: &u8| (0x20..0x7f).contains(b) && !b"\\`$[]".contains(b);
+    if name.iter().all(valid) { Ok(name) } else { Err(Errno::EINVAL) }
 }
 
 fn unsupported(task: &CurrentTask, what: &str) -> SyscallResult {

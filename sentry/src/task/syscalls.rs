@@ -7,7 +7,7 @@ use quicksand_abi::task::{Rlimit64, SysInfo, Tms, UtsName};
 use quicksand_abi::{Errno, UserAddr};
 
 use super::credentials::Caps;
-use super::rlimit::Rlimit;
+use super::rlimit::{INFINITY, Rlimit};
 use super::{CurrentTask, Resource, ThreadGroup, Work, sched};
 use crate::syscalls::{Fd, SyscallResult};
 
@@ -130,7 +130,7 @@ fn write_limit(task: &CurrentTask, at: UserAddr, limit: Rlimit) -> Result<(), Er
 /// `do_prlimit`: sets, checked, and tells the old.
 fn change_limit(
     task: &CurrentTask,
-    group: &ThreadGroup,
+    group: &Arc<ThreadGroup>,
     resource: Resource,
     new: Option<Rlimit>,
 ) -> Result<Rlimit, Errno> {
@@ -148,12 +148,16 @@ fn change_limit(
         return Err(Errno::EPERM);
     }
     state.rlimits.set(resource, new);
+    let arm_cpu = resource == Resource::Cpu && new.soft != INFINITY;
     let mm = state.tasks.first().and_then(|t| t.mm_opt());
     drop(state);
     if resource == Resource::Stack
         && let Some(mm) = mm
     {
         mm.set_stack_limit(new.soft);
+    }
+    if arm_cpu {
+        super::cpu_limit::arm(task.kernel(), group);
     }
     Ok(old)
 }

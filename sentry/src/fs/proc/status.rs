@@ -157,7 +157,8 @@ pub(super) fn set_comm(subject: &Subject, caller: &CurrentTask, data: &[u8]) -> 
 fn state(subject: &Subject, caller: &CurrentTask) -> (char, &'static str) {
     let task = subject.task().ok();
     let own = task.as_ref().is_some_and(|t| Arc::ptr_eq(t, caller.task()));
-    if subject.group.is_dead() {
+    let leader_gone = || subject.task.is_none() && subject.group.leader_has_ended();
+    if subject.group.is_dead() || leader_gone() {
         ('Z', "zombie")
     } else if subject.group.is_stopped() {
         ('T', "stopped")

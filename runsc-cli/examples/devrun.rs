@@ -33,7 +33,14 @@ fn main() {
             hostname: b"dev".to_vec(),
             domainname: b"(none)".to_vec(),
             root: RootConfig { source: RootSource::Directfs(root), readonly: false, overlay: true },
-            mounts: vec![tmp("/tmp", MountKind::Tmpfs), tmp("/proc", MountKind::Proc), tmp("/sys", MountKind::Sysfs), tmp("/dev", MountKind::Dev), tmp("/dev/pts", MountKind::Devpts), tmp("/dev/shm", MountKind::Shm)],
+            mounts: vec![
+                tmp("/tmp", MountKind::Tmpfs),
+                tmp("/proc", MountKind::Proc),
+                tmp("/sys", MountKind::Sysfs),
+                tmp("/dev", MountKind::Dev),
+                tmp("/dev/pts", MountKind::Devpts),
+                tmp("/dev/shm", MountKind::Shm),
+            ],
             pids_limit: Some(2000),
         })
         .unwrap();

@@ -8,8 +8,8 @@
 //! has gone; it stays in its pid namespace until it is reaped.
 
 use std::fmt;
-use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use super::cpu_limit::CpuLimit;
 use super::cputime::{CpuTimes, Usage};

@@ -20,6 +20,8 @@ pub(crate) struct Cpu {
     pub(crate) has_xsave: bool,
     pub(crate) has_fsgsbase: bool,
     pub(crate) physical_bits: u32,
+    /// KVM can give guest code exactly the host's time stamp counter.
+    pub(crate) exact_tsc: bool,
 }
 
 fn clear(register: &mut u32, bits: &[u32]) {
@@ -30,7 +32,7 @@ fn clear(register: &mut u32, bits: &[u32]) {
 
 impl Cpu {
     /// From what KVM supports.
-    pub(crate) fn new(supported: Vec<kvm_cpuid_entry2>) -> Cpu {
+    pub(crate) fn new(supported: Vec<kvm_cpuid_entry2>, exact_tsc: bool) -> Cpu {
         let find = |function: u32, index: u32| {
             supported.iter().find(|e| e.function == function && e.index == index).copied().unwrap_or_default()
         };
@@ -95,6 +97,6 @@ impl Cpu {
                 _ => {}
             }
         }
-        Cpu { entries, xcr0, xsave_len, has_xsave, has_fsgsbase, physical_bits }
+        Cpu { entries, xcr0, xsave_len, has_xsave, has_fsgsbase, physical_bits, exact_tsc }
     }
 }

@@ -34,7 +34,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use kvm_bindings::{
-    KVM_CAP_IMMEDIATE_EXIT, KVM_CAP_MAX_VCPUS, KVM_CAP_NR_MEMSLOTS, KVM_CAP_SYNC_REGS, KVM_CAP_XSAVE,
+    KVM_CAP_IMMEDIATE_EXIT, KVM_CAP_MAX_VCPUS, KVM_CAP_NR_MEMSLOTS, KVM_CAP_SYNC_REGS, KVM_CAP_VCPU_ATTRIBUTES, KVM_CAP_XSAVE,
     KVM_SYNC_X86_REGS, KVM_SYNC_X86_SREGS,
 };
 use quicksand_platform::{AddressSpace, Context, Platform, PlatformError};
@@ -108,7 +108,10 @@ impl KvmPlatform {
             return Err(unavailable("the host's KVM is too old: Linux 4.17 or later is needed"));
         }
         copy::install_handler();
-        let cpu = Cpu::new(kvm.supported_cpuid().map_err(|e| host_error("KVM_GET_SUPPORTED_CPUID", e))?);
+        let cpu = Cpu::new(
+            kvm.supported_cpuid().map_err(|e| host_error("KVM_GET_SUPPORTED_CPUID", e))?,
+            kvm.check_extension(KVM_CAP_VCPU_ATTRIBUTES) != 0,
+        );
         let vm = create_vm(&kvm)?;
         let mmap_size = kvm.vcpu_mmap_size().map_err(|e| host_error("KVM_GET_VCPU_MMAP_SIZE", e))?;
 
@@ -150,6 +153,11 @@ impl Platform for KvmPlatform {
 
     fn xcr0(&self) -> u64 {
         self.shared.cpu.xcr0
+    }
+
+    fn guest_tsc_offset(&self) -> Option<i64> {
+        // Each vCPU is given the host's counter (`Vcpu::new`). Exactly that only where it can be said so.
+        self.shared.cpu.exact_tsc.then_some(0)
     }
 
     fn counters(&self) -> Vec<(&'static str, u64)> {

@@ -59,6 +59,12 @@ pub trait Platform: Send + Sync + fmt::Debug {
     /// The XCR0 value that guests see: which XSAVE components an extended state holds.
     fn xcr0(&self) -> u64;
 
+    /// What guest code reads as the time stamp counter, less what the host reads at that moment; `None` where that is not
+    /// constant or not known. Programs read their clocks by it, without an exit.
+    fn guest_tsc_offset(&self) -> Option<i64> {
+        None
+    }
+
     /// Counters since the start, for metrics and tests: exits by kind and the like, as `(name, value)`.
     fn counters(&self) -> Vec<(&'static str, u64)>;
 

@@ -60,12 +60,16 @@ pub struct Kernel {
 
 impl Kernel {
     pub fn new(config: KernelConfig) -> Arc<Kernel> {
+        let clocks = Clocks::default();
+        if let Some(ticks) = config.platform.guest_tsc_offset() {
+            clocks.keeper.set_guest_tsc_offset(ticks);
+        }
         let kernel = Kernel {
             platform: config.platform,
             terminals: job::Registry::default(),
             machine: Machine::new(None),
             boot_id: random_id(),
-            clocks: Clocks::default(),
+            clocks,
             timers: TimerService::default(),
             anon: AnonFs::default(),
             net: Arc::default(),

@@ -54,6 +54,7 @@ fn main(task: CurrentTask) {
         task.cpu.add_sentry(entered - since);
         let exit = task.enter_guest();
         since = Instant::now();
+        kernel.clocks.keeper.tick();
         task.cpu.add_guest(since - entered);
         match exit {
             Ok(Exit::Syscall) => {

@@ -24,7 +24,7 @@ pub struct ElfFile {
     pub file: Arc<OpenFile>,
     pub header: ElfHeader,
     pub program_headers: Vec<ProgramHeader>,
-    /// The file, ready to be mapped.
+    /// The file, prepared for mapping once for all of its segments.
     pub host: HostMapping,
 }
 
@@ -81,6 +81,7 @@ impl ElfFile {
             Some(found) => bytes.copy_from_slice(found),
             None => read_all_at(task, &file, bytes, header.phoff).map_err(|_| Errno::ENOEXEC)?,
         }
+        // What cannot be mapped is no program.
         let host = host_mapping(&file, &program_headers).map_err(|_| Errno::ENOEXEC)?;
         Ok(ElfFile { file, header, program_headers, host })
     }
@@ -138,15 +139,12 @@ impl ElfFile {
     }
 }
 
-/// Prepares the whole file for mapping, once for all of its segments. Files are not called with an address space locked,
-/// so this is done before.
+/// Prepares the part of a file that its segments are mapped from.
 fn host_mapping(file: &OpenFile, program_headers: &[ProgramHeader]) -> Result<HostMapping, Errno> {
-    let mut end = PAGE_SIZE;
-    for load in program_headers.iter().filter(|h| h.kind == PT_LOAD) {
-        let load_end = load.offset.checked_add(load.filesz).and_then(|e| UserAddr(e).page_ceil());
-        let load_end = load_end.filter(|e| e.0 <= i64::MAX as u64).ok_or(Errno::EINVAL)?;
-        end = end.max(load_end.0);
-    }
+    let loads = program_headers.iter().filter(|h| h.kind == PT_LOAD);
+    // A segment that no file can hold is found out when it is mapped.
+    let ends = loads.filter_map(|h| UserAddr(h.offset.checked_add(h.filesz)?).page_ceil());
+    let end = ends.map(|e| e.0).filter(|e| *e <= i64::MAX as u64).max().unwrap_or(0).max(PAGE_SIZE);
     file.ops.mmap(file, 0, end, false)
 }
 

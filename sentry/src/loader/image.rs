@@ -10,7 +10,6 @@ use quicksand_vdso::{DATA_BYTES, IMAGE};
 
 use super::elf::{ElfFile, segment_prot};
 use crate::mm::{Inner, Limits, VmFlags, Vma, VmaBacking};
-use crate::vfs::HostMapping;
 
 /// Where an image came to lie.
 #[derive(Clone, Copy, Debug, Default)]
@@ -49,7 +48,6 @@ pub fn map(
     bias: u64,
     first_fixed: bool,
 ) -> Result<Placed, Errno> {
-    let host = &elf.host;
     let (low, len) = elf.span().ok_or(Errno::EINVAL)?;
     let span = UserRange::new(UserAddr(low.wrapping_add(bias)), page_ceil(len)?).ok_or(Errno::EINVAL)?;
     if first_fixed && (span.end > UserAddr::TASK_SIZE || inner.tree.overlaps(span)) {
@@ -59,7 +57,7 @@ pub fn map(
     for load in elf.loads() {
         check(load, bias)?;
         let start = load.vaddr.wrapping_add(bias);
-        map_segment(inner, limits, elf, &host, load, start)?;
+        map_segment(inner, limits, elf, load, start)?;
         let phoff = elf.header.phoff;
         if load.offset <= phoff && phoff - load.offset < load.filesz && placed.phdr == 0 {
             placed.phdr = start + (phoff - load.offset);
@@ -94,7 +92,6 @@ fn map_segment(
     inner: &mut Inner,
     limits: &Limits,
     elf: &ElfFile,
-    host: &HostMapping,
     load: &ProgramHeader,
     start: u64,
 ) -> Result<(), Errno> {
@@ -112,8 +109,8 @@ fn map_segment(
         vma.backing = VmaBacking::File {
             file: elf.file.clone(),
             offset,
-            host: host.fd.clone(),
-            host_offset: host.offset.checked_add(offset).ok_or(Errno::EINVAL)?,
+            host: elf.host.fd.clone(),
+            host_offset: elf.host.offset.checked_add(offset).ok_or(Errno::EINVAL)?,
             host_writable: false,
         };
         place(inner, limits, vma)?;

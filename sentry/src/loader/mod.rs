@@ -162,6 +162,10 @@ fn resolve_scripts(
         }
         arguments.interpret(script.interpreter, script.argument, &script_path)?;
         script_path = script.interpreter.to_vec();
+        if script_path.is_empty() {
+            // The empty path leads to the working directory here, as in Linux: not a file.
+            return Err(Errno::EACCES.into());
+        }
         file = context.host.open_exec(&script_path)?;
     }
     Err(Errno::ELOOP.into())

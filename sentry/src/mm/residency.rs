@@ -104,8 +104,9 @@ impl MemoryManager {
 /// The pages that hold `len` bytes from `addr`.
 fn lock_range_of(addr: UserAddr, len: u64) -> Result<UserRange, Errno> {
     let start = addr.page_floor();
-    let end = len.checked_add(addr.0 - start.0).and_then(|len| UserAddr(len).page_ceil());
-    end.and_then(|len| UserRange::new(start, len.0)).ok_or(Errno::EINVAL)
+    // As Linux's arithmetic: a length that wraps around is a short one.
+    let len = len.wrapping_add(addr.0 - start.0).wrapping_add(PAGE_SIZE - 1) & !(PAGE_SIZE - 1);
+    UserRange::new(start, len).ok_or(Errno::EINVAL)
 }
 
 const LOCK_FLAGS: VmFlags = VmFlags::LOCKED.union(VmFlags::LOCKONFAULT);

@@ -127,6 +127,14 @@ static const struct { const char *name; long (*fn)(int); } ops[] = {
     O(timerfd_get), O(signalfd), O(execveat), O(dup), O(inotify), O(pidfd_signal), O(readlinkat), O(fstatat_empty), O(close),
 };
 
+// Pairs whose answer differs between kernel versions or file systems.
+static bool varies(int (*kind)(void), long (*op)(int)) {
+    if (kind == k_dir && op == o_lseek_data) return true;
+    if (kind == k_zero) return op == o_splice_in || op == o_splice_out || op == o_sendfile_in || op == o_sendfile_out;
+    if (kind == k_eventfd || kind == k_timerfd || kind == k_epoll || kind == k_signalfd)
+        if (op == o_fchmod || op == o_fchown || op == o_futimens) return true;
+    return kind == k_epoll && (op == o_fionread || op == o_tcgets || op == o_unknown_ioctl);
+}
 static void restore_file(const char *text) {
     int f = MUST(open("file", O_RDWR | O_CREAT | O_CLOEXEC, 0644));
     MUST(pwrite(f, text, 100, 0));
@@ -144,6 +152,7 @@ int main(void) {
     for (size_t k = 0; k < COUNT(kinds); k++)
         // A process for each kind, so that descriptors and locks do not pile up.
         CHILD(for (size_t o = 0; o < COUNT(ops); o++) {
+            if (varies(kinds[k].make, ops[o].fn)) continue;
             char text[101];
             memset(text, 'f', 100);
             text[100] = 0;
@@ -151,7 +160,6 @@ int main(void) {
             MUST(pipe2(helper_pipe, O_NONBLOCK | O_CLOEXEC));
             helper_file = MUST(open("helper", O_RDWR | O_CLOEXEC));
             int f = kinds[k].make();
-            if (ops[o].fn == o_lseek_data && kinds[k].make == k_dir) continue; // depends on the file system
             char name[64];
             snprintf(name, sizeof name, "%s %s", kinds[k].name, ops[o].name);
             RET(name, ops[o].fn(f));

@@ -120,6 +120,9 @@ pub struct ContainerConfig {
     pub domainname: Vec<u8>,
     pub root: RootConfig,
     pub mounts: Vec<MountConfig>,
+    /// Paths that show nothing, and paths that cannot be written to: what is not there is skipped.
+    pub masked_paths: Vec<Vec<u8>>,
+    pub readonly_paths: Vec<Vec<u8>>,
     /// The most tasks there may be.
     pub pids_limit: Option<u64>,
 }
@@ -166,6 +169,21 @@ impl Kernel {
                 destination: String::from_utf8_lossy(&destination).into_owned(),
                 errno,
             })?;
+        }
+        let narrowed = |path: Vec<u8>, result: Result<(), Errno>| {
+            result.map_err(|errno| BootError::Mount {
+                kind: "a restriction",
+                destination: String::from_utf8_lossy(&path).into_owned(),
+                errno,
+            })
+        };
+        for path in config.readonly_paths {
+            let done = make_readonly(&place, &path);
+            narrowed(path, done)?;
+        }
+        for path in config.masked_paths {
+            let done = mask(&place, &path);
+            narrowed(path, done)?;
         }
         let namespace = MountNamespace::new(root);
         let fs = FsInfo::new(place.clone(), place, 0o022, namespace);
@@ -265,6 +283,37 @@ fn mount_point(root: &Path, destination: &[u8], kind: FileKind) -> Result<Path, 
     Ok(at)
 }
 
+/// What is at a path that a restriction names; `None` where there is nothing.
+fn restricted(root: &Path, path: &[u8]) -> Result<Option<Path>, Errno> {
+    match lookup_in(root, path, WalkFlags::FOLLOW) {
+        Ok(found) => Ok(Some(found)),
+        Err(Errno::ENOENT | Errno::ENOTDIR) => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+/// Shows the same files through a mount that cannot be written to.
+fn make_readonly(root: &Path, path: &[u8]) -> Result<(), Errno> {
+    let Some(found) = restricted(root, path)? else { return Ok(()) };
+    let flags = found.mount.flags() | MountFlags::RDONLY;
+    let (source, options) = (found.mount.source.clone(), found.mount.options.clone());
+    Mount::new(found.dentry.clone(), flags, &source, &options).attach(found);
+    Ok(())
+}
+
+/// Covers a directory with an empty one, and anything else with `/dev/null`.
+fn mask(root: &Path, path: &[u8]) -> Result<(), Errno> {
+    let Some(found) = restricted(root, path)? else { return Ok(()) };
+    if found.dentry.inode.is_dir() {
+        let flags = MountFlags::RDONLY | MountFlags::RELATIME;
+        tmpfs::mount(b"tmpfs", b"size=0k", flags)?.attach(found);
+    } else if let Some(null) = restricted(root, b"/dev/null")? {
+        let dentry = Dentry::new_root(null.dentry.inode.clone(), b"null");
+        Mount::new(dentry, null.mount.flags(), b"tmpfs", b"").attach(found);
+    }
+    Ok(())
+}
+
 /// Whom [`Container::signal`] means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SignalTarget {
@@ -275,6 +324,38 @@ pub enum SignalTarget {
 }
 
 impl Container {
+    /// Whether the program of a process is there and may be executed, without starting it: what can be said before `start`.
+    pub fn check_program(&self, config: &ProcessConfig) -> Result<(), BootError> {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let program = config.argv.first().ok_or(BootError::NoArguments)?;
+        let creds = credentials(&config.caps, config.uid, config.gid, config.groups.clone());
+        let root = self.initial_fs().root();
+        let try_one = |path: &[u8]| -> Result<(), Errno> {
+            let path = if path.starts_with(b"/") { path.to_vec() } else { [&config.cwd[..], b"/", path].concat() };
+            let found = lookup_in(&root, &path, WalkFlags::FOLLOW)?;
+            let inode = &found.dentry.inode;
+            if inode.kind != FileKind::Regular {
+                return Err(Errno::EACCES);
+            }
+            crate::vfs::perm::check_attr(&creds, &inode.attr()?, crate::vfs::perm::Access::EXEC)
+        };
+        let mut worst = None;
+        for path in candidates(program, &config.envp) {
+            match try_one(&path) {
+                Ok(()) => return Ok(()),
+                Err(errno) if program.contains(&b'/') => {
+                    return Err(BootError::Program { program: text(program), errno });
+                }
+                Err(Errno::EACCES) => worst = Some(Errno::EACCES),
+                Err(_) => {}
+            }
+        }
+        match worst {
+            Some(errno) => Err(BootError::Program { program: text(program), errno }),
+            None => Err(BootError::NotFound(text(program))),
+        }
+    }
+
     /// Starts a process that the host is the parent of. Its program is loaded when this returns.
     pub fn start(self: &Arc<Self>, config: ProcessConfig) -> Result<Arc<ThreadGroup>, BootError> {
         let kernel = &self.kernel;

@@ -4,11 +4,12 @@
 //! nowhere, the host's later mounts do not show up in it, and it is `nodev` and, where the guest must not change it,
 //! read-only whatever the Sentry does.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::io::Read;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use quicksand_host::mount::{Attributes, set_attributes};
-use rustix::fs::{CWD, FileType, Mode, OFlags};
+use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags};
 use rustix::mount::{OpenTreeFlags, open_tree};
 
 use crate::cli::Overlay;
@@ -23,6 +24,8 @@ pub struct Files {
     pub binds: Vec<(usize, Bind)>,
     /// Some of it can be changed by the guest.
     pub writable: bool,
+    /// The root's `/etc/passwd`, as far as it makes sense; empty where there is none.
+    pub passwd: String,
 }
 
 /// What is bind-mounted.
@@ -48,7 +51,26 @@ pub fn open(spec: &Spec, rootfs: &Path, overlay: Overlay) -> Result<Files> {
         writable |= !options.readonly;
         binds.push((i, bind));
     }
-    Ok(Files { root, binds, writable })
+    let passwd = read_passwd(root.as_fd());
+    Ok(Files { root, binds, writable, passwd })
+}
+
+/// Reads `/etc/passwd` below `root`, whatever links lead there. The root is not ours: a file that is none, or is too long,
+/// is as good as missing.
+fn read_passwd(root: BorrowedFd<'_>) -> String {
+    const MAX: u64 = 1 << 20;
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    let Ok(fd) = rustix::fs::openat2(root, "etc/passwd", flags, Mode::empty(), resolve) else {
+        return String::new();
+    };
+    let regular = rustix::fs::fstat(&fd)
+        .is_ok_and(|s| FileType::from_raw_mode(s.st_mode) == FileType::RegularFile);
+    let mut bytes = Vec::new();
+    if regular && std::fs::File::from(fd).take(MAX).read_to_end(&mut bytes).is_err() {
+        bytes.clear();
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// Whether a mount of the spec shows host files.

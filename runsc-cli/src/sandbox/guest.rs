@@ -5,7 +5,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use quicksand_platform_kvm::KvmPlatform;
 use quicksand_sentry::boot::{
-    CapSets, ContainerConfig, MountConfig, MountKind, ProcessConfig, RootConfig, RootSource, SignalTarget,
+    BootError, CapSets, ContainerConfig, MountConfig, MountKind, ProcessConfig, RootConfig, RootSource, SignalTarget,
 };
 use quicksand_sentry::fs::tty::job;
 use quicksand_sentry::kernel::{Container, Kernel, KernelConfig};
@@ -26,6 +26,8 @@ use crate::timeline::{Timeline, now_ns};
 #[derive(Debug)]
 pub struct Sandbox {
     container: Arc<Container>,
+    /// The container's `/etc/passwd`.
+    passwd: String,
     phase: Mutex<Phase>,
     /// Notified when the phase changes.
     changed: Condvar,
@@ -74,14 +76,18 @@ impl Sandbox {
         let kernel = Kernel::new(KernelConfig { platform: Arc::new(platform), strace: boot.strace });
         let process =
             boot.spec.process.take().ok_or_else(|| Error::new("config.json: process is missing"))?;
+        let passwd = files.passwd.clone();
         let config = container_config(&boot.id, &boot.spec, boot.overlay, files)?;
-        let container = kernel.create_container(config).map_err(|e| Error::new(e.to_string()))?;
+        let container = kernel.create_container(config).map_err(boot_error)?;
         let copy = |fd: &OwnedFd| fd.try_clone().context("a descriptor");
         let [i, o, e] = &boot.stdio;
         let stdio = [copy(i)?, copy(o)?, copy(e)?];
-        let process = process_config(&process, stdio, boot.controls_terminal);
+        let process = process_config(&process, &passwd, stdio, boot.controls_terminal);
+        // Engines want to hear of a program that is not there from `create`.
+        container.check_program(&process).map_err(boot_error)?;
         Ok(Sandbox {
             container,
+            passwd,
             phase: Mutex::new(Phase::Waiting(Box::new(process))),
             changed: Condvar::new(),
         })
@@ -112,7 +118,7 @@ impl Sandbox {
             }
             Err(e) => {
                 self.set_phase(Phase::Cancelled(crate::FAILED));
-                Err(Error::new(e.to_string()))
+                Err(boot_error(e))
             }
         }
     }
@@ -130,8 +136,8 @@ impl Sandbox {
         let stdio = <[OwnedFd; 3]>::try_from(fds)
             .map_err(|fds| Error::new(format!("{} descriptors for standard streams", fds.len())))?;
         process.check("process")?;
-        let group = self.container.start(process_config(process, stdio, terminal));
-        group.map(Process).map_err(|e| Error::new(e.to_string()))
+        let group = self.container.start(process_config(process, &self.passwd, stdio, terminal));
+        group.map(Process).map_err(boot_error)
     }
 
     /// Sends a signal; `own` is the process of the connection that asks.
@@ -208,6 +214,23 @@ impl Sandbox {
     }
 }
 
+/// An error of the kernel's as a person would put it. Engines tell a missing program by the C library's words.
+fn boot_error(e: BootError) -> Error {
+    let words = |errno: quicksand_abi::Errno| {
+        let text = std::io::Error::from_raw_os_error(errno.raw()).to_string();
+        text.split(" (os error").next().unwrap_or_default().to_lowercase()
+    };
+    Error::new(match e {
+        BootError::Program { program, errno } => format!("exec: {program:?}: {}", words(errno)),
+        BootError::Cwd { cwd, errno } => format!("process.cwd: {cwd:?}: {}", words(errno)),
+        BootError::Root(errno) => format!("root.path: {}", words(errno)),
+        BootError::Mount { kind, destination, errno } => {
+            format!("mounting {kind} at {destination}: {}", words(errno))
+        }
+        other => other.to_string(),
+    })
+}
+
 fn container_config(id: &str, spec: &Spec, overlay: Overlay, files: Files) -> Result<ContainerConfig> {
     let mut binds = files.binds.into_iter().peekable();
     let mut mounts = Vec::new();
@@ -234,6 +257,7 @@ fn container_config(id: &str, spec: &Spec, overlay: Overlay, files: Files) -> Re
         readonly: spec.root.as_ref().is_some_and(|r| r.readonly),
         overlay: overlay == Overlay::Memory,
     };
+    let paths = |list: &[String]| list.iter().map(|p| p.clone().into_bytes()).collect();
     let limit = spec.linux.resources.pids.limit.and_then(|n| u64::try_from(n).ok()).filter(|n| *n > 0);
     Ok(ContainerConfig {
         id: id.to_owned(),
@@ -241,6 +265,8 @@ fn container_config(id: &str, spec: &Spec, overlay: Overlay, files: Files) -> Re
         domainname: spec.domainname.clone().into_bytes(),
         root,
         mounts,
+        masked_paths: paths(&spec.linux.masked_paths),
+        readonly_paths: paths(&spec.linux.readonly_paths),
         pids_limit: limit,
     })
 }
@@ -274,13 +300,23 @@ fn mount_flags(options: &MountOptions) -> MountFlags {
     flags
 }
 
-fn process_config(process: &spec::Process, stdio: [OwnedFd; 3], terminal: bool) -> ProcessConfig {
+fn process_config(
+    process: &spec::Process,
+    passwd: &str,
+    stdio: [OwnedFd; 3],
+    terminal: bool,
+) -> ProcessConfig {
+    let mut envp: Vec<Vec<u8>> = process.env.iter().map(|s| s.clone().into_bytes()).collect();
+    if !envp.iter().any(|var| var.starts_with(b"HOME=")) {
+        // As runc does.
+        envp.push(format!("HOME={}", home(passwd, process.user.uid)).into_bytes());
+    }
     let bytes = |list: &[String]| list.iter().map(|s| s.clone().into_bytes()).collect::<Vec<_>>();
     let caps = process.capabilities.clone().unwrap_or_default();
     let set = |names: &[String]| Caps::from_bits_truncate(parse_caps(names));
     ProcessConfig {
         argv: bytes(&process.args),
-        envp: bytes(&process.env),
+        envp,
         cwd: process.cwd.clone().into_bytes(),
         uid: process.user.uid,
         gid: process.user.gid,
@@ -298,6 +334,21 @@ fn process_config(process: &spec::Process, stdio: [OwnedFd; 3], terminal: bool) 
         stdio,
         terminal,
     }
+}
+
+/// The home directory of a user, as the container's `/etc/passwd` says.
+fn home(passwd: &str, uid: u32) -> &str {
+    let uid = uid.to_string();
+    for line in passwd.lines() {
+        // name:password:uid:gid:comment:home:shell
+        let mut fields = line.split(':');
+        if fields.nth(2) == Some(uid.as_str())
+            && let Some(home) = fields.nth(2).filter(|home| !home.is_empty())
+        {
+            return home;
+        }
+    }
+    "/"
 }
 
 fn rlimits(listed: &[spec::Rlimit]) -> Rlimits {

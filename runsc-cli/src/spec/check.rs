@@ -70,6 +70,22 @@ impl Process {
         {
             return Err(bad(&format!("{at}.user.umask"), format!("{umask:#o} has more than 9 bits")));
         }
+        let caps = self.capabilities.clone().unwrap_or_default();
+        let sets = [
+            ("bounding", caps.bounding),
+            ("effective", caps.effective),
+            ("inheritable", caps.inheritable),
+            ("permitted", caps.permitted),
+            ("ambient", caps.ambient),
+        ];
+        for (set, names) in &sets {
+            for (i, name) in names.iter().enumerate() {
+                if capability(name).is_none() {
+                    let field = format!("{at}.capabilities.{set}[{i}]");
+                    return Err(bad(&field, format!("{name:?} is no capability")));
+                }
+            }
+        }
         for (i, limit) in self.rlimits.iter().enumerate() {
             if crate::rlimits::number(&limit.kind).is_none() {
                 let what = format!("{:?} is no resource limit", limit.kind);
@@ -91,18 +107,15 @@ fn no_nul(field: &str, text: &str) -> Result<()> {
     }
 }
 
-/// Capability names as a set of bits. Names that this kernel does not have are logged and left out, as `runc` does: the
-/// engine may be newer than we are.
+/// The bit of a capability, by its name with or without `CAP_`.
+fn capability(name: &str) -> Option<usize> {
+    let plain = name.strip_prefix("CAP_").unwrap_or(name);
+    CAPABILITIES.iter().position(|c| *c == plain)
+}
+
+/// Capability names, which have been checked, as a set of bits.
 pub fn parse_caps(names: &[String]) -> u64 {
-    let mut set = 0;
-    for name in names {
-        let plain = name.strip_prefix("CAP_").unwrap_or(name);
-        match CAPABILITIES.iter().position(|c| *c == plain) {
-            Some(bit) => set |= 1 << bit,
-            None => tracing::warn!("capability {name:?} is not known, and ignored"),
-        }
-    }
-    set
+    names.iter().filter_map(|name| capability(name)).fold(0, |set, bit| set | 1 << bit)
 }
 
 /// Capabilities by bit number, without `CAP_`.

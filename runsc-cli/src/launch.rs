@@ -21,6 +21,7 @@ use crate::control::{self, Request, Response};
 use crate::error::{Context, Result};
 use crate::fail;
 use crate::hooks;
+use crate::sandbox::gofer::{Gofer, Sockets};
 use crate::sandbox::{self, Boot};
 use crate::spec::{IdMapping, Spec};
 use crate::state::{self, Container, State};
@@ -66,6 +67,8 @@ impl Plan<'_> {
             rootfs: rootfs.clone(),
             pid: 0,
             start_time: 0,
+            gofer_pid: 0,
+            gofer_start_time: 0,
             created: crate::log::rfc3339(std::time::SystemTime::now()),
             started: false,
             transient: self.foreground,
@@ -103,11 +106,19 @@ impl Plan<'_> {
         raise_descriptor_limit();
         let joined = JoinedNetwork::enter(self.global, &self.spec)?;
 
+        let passwd = crate::passwd::read(&rootfs);
+        let gofer = match self.global.directfs {
+            true => None,
+            false => Some(self.launch_gofer(container, &rootfs, &maps)?),
+        };
+
         let hooks_first = !self.spec.hooks.create_runtime.is_empty() || !self.spec.hooks.prestart.is_empty();
         let start_now = self.start && !hooks_first;
         let boot = Boot {
             id: self.id,
             rootfs,
+            gofer,
+            passwd,
             device,
             overlay: self.global.overlay,
             strace: self.global.strace,
@@ -148,6 +159,45 @@ impl Plan<'_> {
         });
         match result {
             Ok(()) => Ok((child, channel)),
+            Err(e) => {
+                kill(&child);
+                wait(&child);
+                Err(e)
+            }
+        }
+    }
+}
+
+impl Plan<'_> {
+    /// Makes the gofer process; returns the sandbox's ends of its sockets.
+    fn launch_gofer(&self, container: &mut Container, rootfs: &Path, maps: &IdMaps) -> Result<Sockets> {
+        let (near, far) = Sockets::pairs(&self.spec)?;
+        let (channel, far_channel) = UnixStream::pair().context("a socket pair")?;
+        let gofer = Gofer {
+            spec: self.spec.clone(),
+            rootfs: rootfs.to_owned(),
+            overlay: self.global.overlay,
+            sockets: far,
+            channel: far_channel,
+            foreground: self.foreground,
+        };
+        let mut keep = gofer.descriptors();
+        keep.extend(crate::log::descriptors());
+        let namespaces = Namespaces::USER
+            | Namespaces::PID
+            | Namespaces::MOUNT
+            | Namespaces::NETWORK
+            | Namespaces::IPC
+            | Namespaces::UTS;
+        let child = spawn(namespaces, &keep, move || gofer.main()).context("making the gofer process")?;
+        container.state.gofer_pid = child.pid;
+        container.state.gofer_start_time = state::start_time(child.pid).unwrap_or(0);
+        let result = maps.write(child.pid).and_then(|()| {
+            container.state.cgroup.enter(child.pid)?;
+            answer(&channel, &Request::Go, &child)
+        });
+        match result {
+            Ok(()) => Ok(near),
             Err(e) => {
                 kill(&child);
                 wait(&child);

@@ -17,6 +17,7 @@ mod error;
 mod hooks;
 mod launch;
 mod log;
+mod passwd;
 mod rlimits;
 mod sandbox;
 mod spec;

@@ -30,6 +30,9 @@ pub struct State {
     pub pid: i32,
     /// Its start time in clock ticks after boot.
     pub start_time: u64,
+    /// The gofer process; 0 where there is none.
+    pub gofer_pid: i32,
+    pub gofer_start_time: u64,
     /// RFC 3339.
     pub created: String,
     pub started: bool,
@@ -69,6 +72,20 @@ impl State {
             _ if start_time(self.pid) != Some(self.start_time) => Status::Stopped,
             (_, false) => Status::Created,
             (_, true) => Status::Running,
+        }
+    }
+    /// Ends the gofer process, which would end by itself now that its sandbox has, and waits until it has gone.
+    fn end_gofer(&self) {
+        use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+        let Some(pid) = Pid::from_raw(self.gofer_pid) else { return };
+        let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty()) else { return };
+        // Only now is it sure which process the descriptor is of.
+        if start_time(self.gofer_pid) != Some(self.gofer_start_time) {
+            return;
+        }
+        if pidfd_send_signal(&pidfd, Signal::KILL).is_ok() {
+            let mut fds = [rustix::event::PollFd::new(&pidfd, rustix::event::PollFlags::IN)];
+            while let Err(rustix::io::Errno::INTR) = rustix::event::poll(&mut fds, None) {}
         }
     }
     /// What `state` prints and hooks get.
@@ -175,8 +192,9 @@ impl Container {
         self.dir.join("control.sock")
     }
 
-    /// Removes the directory, and the cgroup.
+    /// Removes the directory, and the cgroup. The sandbox process has ended.
     pub fn remove(self) -> Result<()> {
+        self.state.end_gofer();
         self.state.cgroup.remove();
         fs::remove_dir_all(&self.dir).context(format!("removing {}", self.dir.display()))
     }
@@ -203,6 +221,7 @@ pub fn remove_if_stale(root: &Path, id: &str) {
         Some(state) => {
             let gone = matches!(state.status(), Status::Stopped | Status::Creating);
             if gone && (state.transient || state.pid == 0) {
+                state.end_gofer();
                 state.cgroup.remove();
                 let _ = fs::remove_dir_all(&dir);
             }

@@ -253,7 +253,7 @@ fn root_mount(config: RootConfig) -> Result<Arc<Mount>, Errno> {
 fn open_source(source: RootSource, exclusive: bool) -> Result<Arc<Inode>, Errno> {
     match source {
         RootSource::Directfs(fd) => gofer::open_direct(fd, gofer::Options { exclusive }),
-        RootSource::Gofer(_) => Err(Errno::EOPNOTSUPP),
+        RootSource::Gofer(socket) => gofer::open_remote(socket, gofer::Options { exclusive }),
     }
 }
 

@@ -4,14 +4,17 @@
 //! from its first instruction. Here it leaves the host's file system for an empty one, and drops its capabilities, the
 //! right to gain any, and most system calls.
 
+use std::ffi::CStr;
+
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen};
 use rustix::process::Signal;
 use rustix::thread::CapabilitySet;
 
+use super::filter;
 use crate::error::{Context, Result};
 
 /// A session of its own, unblocked signals, and the end with its maker where that is wanted.
-pub fn detach(foreground: bool) -> Result<()> {
+pub fn detach(foreground: bool, name: &CStr) -> Result<()> {
     quicksand_host::signal::unblock_all().context("signals")?;
     if foreground {
         rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).context("PR_SET_PDEATHSIG")?;
@@ -19,7 +22,7 @@ pub fn detach(foreground: bool) -> Result<()> {
     rustix::process::setsid().context("setsid")?;
     rustix::process::umask(rustix::fs::Mode::empty());
     // The process's name in `ps`; a name that is refused stays as it was.
-    let _ = rustix::thread::set_name(c"quicksand-sentry");
+    let _ = rustix::thread::set_name(name);
     // Standard input and output belong to the guest alone: were they open here too, a reader would never see their end.
     let null = rustix::fs::open("/dev/null", rustix::fs::OFlags::RDWR, rustix::fs::Mode::empty())
         .context("opening /dev/null")?;
@@ -52,13 +55,22 @@ pub fn oom_score(score: i32) -> Result<()> {
     }
 }
 
-/// Leaves the host's files and gives up all rights but those that files need. `writable`: some of the host's files are the
-/// guest's to change.
-pub fn lock_down(writable: bool) -> Result<()> {
+/// What a process does with the host's files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Files {
+    /// It is given descriptors of files, and opens none.
+    None,
+    ReadOnly,
+    /// Some are the guest's to change.
+    Writable,
+}
+
+/// Leaves the host's files and gives up all rights but those that `files` needs.
+pub fn lock_down(files: Files, process: filter::Process) -> Result<()> {
     enter_empty_root().context("entering an empty root")?;
-    drop_capabilities(writable).context("dropping capabilities")?;
+    drop_capabilities(files).context("dropping capabilities")?;
     rustix::thread::set_no_new_privs(true).context("PR_SET_NO_NEW_PRIVS")?;
-    super::filter::install()
+    filter::install(process)
 }
 
 /// Changes the root to a file system that nobody else has, and that holds nothing.
@@ -74,15 +86,18 @@ fn enter_empty_root() -> rustix::io::Result<()> {
     rustix::process::chroot(".")
 }
 
-fn drop_capabilities(writable: bool) -> rustix::io::Result<()> {
+fn drop_capabilities(files: Files) -> rustix::io::Result<()> {
     // Over the container's files the Sentry decides; the host's own checks must not get in its way.
-    let mut kept = CapabilitySet::DAC_READ_SEARCH;
-    if writable {
-        kept |= CapabilitySet::CHOWN
-            | CapabilitySet::DAC_OVERRIDE
-            | CapabilitySet::FOWNER
-            | CapabilitySet::FSETID;
-    }
+    let read = CapabilitySet::DAC_READ_SEARCH;
+    let change = CapabilitySet::CHOWN
+        | CapabilitySet::DAC_OVERRIDE
+        | CapabilitySet::FOWNER
+        | CapabilitySet::FSETID;
+    let kept = match files {
+        Files::None => CapabilitySet::empty(),
+        Files::ReadOnly => read,
+        Files::Writable => read | change,
+    };
     for bit in 0..64 {
         let one = CapabilitySet::from_bits_retain(1 << bit);
         if kept.contains(one) {

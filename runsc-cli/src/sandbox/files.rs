@@ -4,12 +4,11 @@
 //! nowhere, the host's later mounts do not show up in it, and it is `nodev` and, where the guest must not change it,
 //! read-only whatever the Sentry does.
 
-use std::io::Read;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use quicksand_host::mount::{Attributes, set_attributes};
-use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags};
+use rustix::fs::{CWD, FileType, Mode, OFlags};
 use rustix::mount::{OpenTreeFlags, open_tree};
 
 use crate::cli::Overlay;
@@ -21,18 +20,9 @@ use crate::spec::{Mount, MountOptions, Spec, parse_options};
 pub struct Files {
     pub root: OwnedFd,
     /// The bind mounts by their place in the spec.
-    pub binds: Vec<(usize, Bind)>,
+    pub binds: Vec<(usize, OwnedFd)>,
     /// Some of it can be changed by the guest.
     pub writable: bool,
-    /// The root's `/etc/passwd`, as far as it makes sense; empty where there is none.
-    pub passwd: String,
-}
-
-/// What is bind-mounted.
-#[derive(Debug)]
-pub struct Bind {
-    pub fd: OwnedFd,
-    pub is_dir: bool,
 }
 
 /// Opens everything that the spec names.
@@ -51,26 +41,13 @@ pub fn open(spec: &Spec, rootfs: &Path, overlay: Overlay) -> Result<Files> {
         writable |= !options.readonly;
         binds.push((i, bind));
     }
-    let passwd = read_passwd(root.as_fd());
-    Ok(Files { root, binds, writable, passwd })
+    Ok(Files { root, binds, writable })
 }
 
-/// Reads `/etc/passwd` below `root`, whatever links lead there. The root is not ours: a file that is none, or is too long,
-/// is as good as missing.
-fn read_passwd(root: BorrowedFd<'_>) -> String {
-    const MAX: u64 = 1 << 20;
-    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    let Ok(fd) = rustix::fs::openat2(root, "etc/passwd", flags, Mode::empty(), resolve) else {
-        return String::new();
-    };
-    let regular = rustix::fs::fstat(&fd)
-        .is_ok_and(|s| FileType::from_raw_mode(s.st_mode) == FileType::RegularFile);
-    let mut bytes = Vec::new();
-    if regular && std::fs::File::from(fd).take(MAX).read_to_end(&mut bytes).is_err() {
-        bytes.clear();
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
+/// The places in the spec of its bind mounts.
+pub fn bind_places(spec: &Spec) -> Vec<usize> {
+    let is_bind = |(_, mount): &(usize, &Mount)| is_bind(mount, &parse_options(&mount.options));
+    spec.mounts.iter().enumerate().filter(is_bind).map(|(i, _)| i).collect()
 }
 
 /// Whether a mount of the spec shows host files.
@@ -88,20 +65,19 @@ fn open_directory(path: &Path, readonly: bool) -> rustix::io::Result<OwnedFd> {
     Ok(tree)
 }
 
-fn open_bind(source: &Path, options: &MountOptions) -> rustix::io::Result<Bind> {
+fn open_bind(source: &Path, options: &MountOptions) -> rustix::io::Result<OwnedFd> {
     let place = rustix::fs::open(source, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
     match FileType::from_raw_mode(rustix::fs::fstat(&place)?.st_mode) {
-        FileType::Directory => Ok(Bind { fd: open_directory(source, options.readonly)?, is_dir: true }),
+        FileType::Directory => open_directory(source, options.readonly),
         FileType::RegularFile => {
             let open =
                 |mode| rustix::fs::open(source, mode | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty());
-            let fd = match options.readonly {
-                true => open(OFlags::RDONLY)?,
-                false => open(OFlags::RDWR).or_else(|_| open(OFlags::RDONLY))?,
-            };
-            Ok(Bind { fd, is_dir: false })
+            match options.readonly {
+                true => open(OFlags::RDONLY),
+                false => open(OFlags::RDWR).or_else(|_| open(OFlags::RDONLY)),
+            }
         }
         // A device, socket or FIFO can be looked at, and not be opened through us.
-        _ => Ok(Bind { fd: place, is_dir: false }),
+        _ => Ok(place),
     }
 }

@@ -18,9 +18,36 @@ use seccompiler::{
 
 use crate::error::{Context, Result};
 
-/// Calls that are allowed with any arguments.
-const PLAIN: &[c_long] = &[
-    // Files, below the descriptors that the process was given.
+/// Which process a filter is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Process {
+    /// The Sentry; `opens_files`: it opens the container's files by itself.
+    Sentry { opens_files: bool },
+    /// A gofer: files, and the sockets it is asked on.
+    Gofer,
+}
+
+/// Finding, making, opening and removing files, below the directories that the process was given.
+const FILE_NAMES: &[c_long] = &[
+    libc::SYS_newfstatat,
+    libc::SYS_statx,
+    libc::SYS_openat,
+    libc::SYS_getdents64,
+    libc::SYS_readlinkat,
+    libc::SYS_mkdirat,
+    libc::SYS_mknodat,
+    libc::SYS_unlinkat,
+    libc::SYS_renameat2,
+    libc::SYS_linkat,
+    libc::SYS_symlinkat,
+    libc::SYS_fchmodat,
+    libc::SYS_fchmodat2,
+    libc::SYS_fchownat,
+    libc::SYS_utimensat,
+];
+
+/// What an open file can be asked.
+const OPEN_FILES: &[c_long] = &[
     libc::SYS_read,
     libc::SYS_write,
     libc::SYS_readv,
@@ -37,20 +64,8 @@ const PLAIN: &[c_long] = &[
     libc::SYS_statx,
     libc::SYS_fstatfs,
     libc::SYS_lseek,
-    libc::SYS_openat,
-    libc::SYS_getdents64,
-    libc::SYS_readlinkat,
-    libc::SYS_mkdirat,
-    libc::SYS_mknodat,
-    libc::SYS_unlinkat,
-    libc::SYS_renameat2,
-    libc::SYS_linkat,
-    libc::SYS_symlinkat,
     libc::SYS_fchmod,
-    libc::SYS_fchmodat,
-    libc::SYS_fchmodat2,
     libc::SYS_fchown,
-    libc::SYS_fchownat,
     libc::SYS_utimensat,
     libc::SYS_ftruncate,
     libc::SYS_fallocate,
@@ -63,11 +78,45 @@ const PLAIN: &[c_long] = &[
     libc::SYS_fsetxattr,
     libc::SYS_flistxattr,
     libc::SYS_fremovexattr,
-    libc::SYS_memfd_create,
-    // Descriptors, and waiting for them.
     libc::SYS_dup,
-    libc::SYS_dup3,
     libc::SYS_fcntl,
+    libc::SYS_sendmsg,
+    libc::SYS_recvmsg,
+    libc::SYS_poll,
+    libc::SYS_ppoll,
+    // Allowed so that a filter on top can answer it with an error.
+    libc::SYS_openat,
+];
+
+/// Memory, threads, time: what any program of ours needs.
+const PROGRAM: &[c_long] = &[
+    libc::SYS_brk,
+    libc::SYS_mmap,
+    libc::SYS_munmap,
+    libc::SYS_mprotect,
+    libc::SYS_mremap,
+    libc::SYS_madvise,
+    libc::SYS_exit,
+    libc::SYS_exit_group,
+    libc::SYS_futex,
+    libc::SYS_gettid,
+    libc::SYS_getpid,
+    libc::SYS_restart_syscall,
+    libc::SYS_rt_sigaction,
+    libc::SYS_rt_sigprocmask,
+    libc::SYS_rt_sigreturn,
+    libc::SYS_sigaltstack,
+    libc::SYS_clock_gettime,
+    libc::SYS_gettimeofday,
+    libc::SYS_getrandom,
+];
+
+/// The Sentry's own.
+const SENTRY: &[c_long] = &[
+    libc::SYS_memfd_create,
+    libc::SYS_mincore,
+    libc::SYS_msync,
+    libc::SYS_dup3,
     libc::SYS_pipe2,
     libc::SYS_eventfd2,
     libc::SYS_timerfd_create,
@@ -77,8 +126,6 @@ const PLAIN: &[c_long] = &[
     libc::SYS_epoll_wait,
     libc::SYS_epoll_pwait,
     libc::SYS_epoll_pwait2,
-    libc::SYS_poll,
-    libc::SYS_ppoll,
     // Sockets: the guest's, in the sandbox's network namespace, and the control socket.
     libc::SYS_bind,
     libc::SYS_listen,
@@ -87,44 +134,20 @@ const PLAIN: &[c_long] = &[
     libc::SYS_shutdown,
     libc::SYS_sendto,
     libc::SYS_recvfrom,
-    libc::SYS_sendmsg,
-    libc::SYS_recvmsg,
     libc::SYS_getsockopt,
     libc::SYS_setsockopt,
     libc::SYS_getsockname,
     libc::SYS_getpeername,
-    // Memory.
-    libc::SYS_brk,
-    libc::SYS_mmap,
-    libc::SYS_munmap,
-    libc::SYS_mprotect,
-    libc::SYS_mremap,
-    libc::SYS_madvise,
-    libc::SYS_mincore,
-    libc::SYS_msync,
-    // Threads and time.
-    libc::SYS_exit,
-    libc::SYS_exit_group,
-    libc::SYS_futex,
+    // Threads, processors, clocks.
     libc::SYS_set_robust_list,
     libc::SYS_rseq,
-    libc::SYS_gettid,
-    libc::SYS_getpid,
     libc::SYS_sched_yield,
     libc::SYS_sched_getaffinity,
     libc::SYS_getcpu,
     libc::SYS_membarrier,
-    libc::SYS_restart_syscall,
-    libc::SYS_rt_sigaction,
-    libc::SYS_rt_sigprocmask,
-    libc::SYS_rt_sigreturn,
-    libc::SYS_sigaltstack,
-    libc::SYS_clock_gettime,
     libc::SYS_clock_getres,
     libc::SYS_clock_nanosleep,
     libc::SYS_nanosleep,
-    libc::SYS_gettimeofday,
-    libc::SYS_getrandom,
     libc::SYS_getrusage,
     libc::SYS_sysinfo,
     libc::SYS_uname,
@@ -132,7 +155,7 @@ const PLAIN: &[c_long] = &[
     libc::SYS_geteuid,
     libc::SYS_getgid,
     libc::SYS_getegid,
-    // Allowed here so that a filter below can answer it with an error.
+    // Allowed so that a filter on top can answer it with an error.
     libc::SYS_clone3,
 ];
 
@@ -166,26 +189,25 @@ const FAMILIES: &[i32] = &[libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::A
 type Rules = BTreeMap<i64, Vec<SeccompRule>>;
 
 /// Installs the filters, for this thread and those that it will start.
-pub fn install() -> Result<()> {
-    for program in programs()? {
+pub fn install(process: Process) -> Result<()> {
+    for program in programs(process)? {
         seccompiler::apply_filter(&program).context("the system call filter")?;
     }
     Ok(())
 }
 
-fn programs() -> Result<Vec<BpfProgram>> {
+fn programs(process: Process) -> Result<Vec<BpfProgram>> {
     let errno = |e: i32| SeccompAction::Errno(e.unsigned_abs());
-    Ok(vec![
+    let mut programs = Vec::new();
+    if let Process::Sentry { opens_files } = process {
         // glibc then makes threads with `clone`, whose flags a filter can see.
-        compile(only(libc::SYS_clone3, Vec::new()), SeccompAction::Allow, errno(libc::ENOSYS))?,
+        programs.push(compile(only(libc::SYS_clone3, Vec::new()), SeccompAction::Allow, errno(libc::ENOSYS))?);
         // An open follows no symbolic link: ours never do, the standard library's look-ups of the host's settings would.
-        compile(
-            only(libc::SYS_openat, vec![masked(2, flag(libc::O_NOFOLLOW), 0)?]),
-            SeccompAction::Allow,
-            errno(libc::EACCES),
-        )?,
-        compile(allowed()?, SeccompAction::KillProcess, SeccompAction::Allow)?,
-    ])
+        let refused = if opens_files { vec![masked(2, flag(libc::O_NOFOLLOW), 0)?] } else { Vec::new() };
+        programs.push(compile(only(libc::SYS_openat, refused), SeccompAction::Allow, errno(libc::EACCES))?);
+    }
+    programs.push(compile(allowed(process)?, SeccompAction::KillProcess, SeccompAction::Allow)?);
+    Ok(programs)
 }
 
 fn compile(rules: Rules, otherwise: SeccompAction, matched: SeccompAction) -> Result<BpfProgram> {
@@ -197,8 +219,16 @@ fn only(call: c_long, rules: Vec<SeccompRule>) -> Rules {
     BTreeMap::from([(call, rules)])
 }
 
-fn allowed() -> Result<Rules> {
-    let mut rules: Rules = PLAIN.iter().map(|call| (*call, Vec::new())).collect();
+fn allowed(process: Process) -> Result<Rules> {
+    let lists: &[&[c_long]] = match process {
+        Process::Sentry { opens_files: true } => &[PROGRAM, OPEN_FILES, SENTRY, FILE_NAMES],
+        Process::Sentry { opens_files: false } => &[PROGRAM, OPEN_FILES, SENTRY],
+        Process::Gofer => &[PROGRAM, OPEN_FILES, FILE_NAMES, &[libc::SYS_openat2]],
+    };
+    let mut rules: Rules = lists.iter().flat_map(|list| list.iter()).map(|call| (*call, Vec::new())).collect();
+    if process == Process::Gofer {
+        return Ok(rules);
+    }
 
     let mut ioctls = Vec::new();
     for number in IOCTLS {
@@ -255,6 +285,8 @@ fn rule(argument: u8, op: SeccompCmpOp, value: u64) -> Result<SeccompRule> {
 mod tests {
     #[test]
     fn the_filters_compile() {
-        assert_eq!(super::programs().unwrap().len(), 3);
+        use super::{Process, programs};
+        assert_eq!(programs(Process::Sentry { opens_files: true }).unwrap().len(), 3);
+        assert_eq!(programs(Process::Gofer).unwrap().len(), 1);
     }
 }

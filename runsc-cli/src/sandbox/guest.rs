@@ -14,7 +14,8 @@ use quicksand_sentry::task::{ExitStatus, Resource, Rlimit, Rlimits, ThreadGroup}
 use quicksand_sentry::vfs::MountFlags;
 
 use super::Boot;
-use super::files::{Files, is_bind};
+use super::files::is_bind;
+use super::Sources;
 use crate::cli::Overlay;
 use crate::control::{ProcessInfo, Target};
 use crate::error::{Context, Error, Result};
@@ -70,14 +71,14 @@ fn signal_code(signal: i32) -> u8 {
 
 impl Sandbox {
     /// Makes the machine, the kernel and the container; nothing runs yet.
-    pub fn boot(boot: &mut Boot, files: Files) -> Result<Sandbox> {
+    pub fn boot(boot: &mut Boot, sources: Sources) -> Result<Sandbox> {
         let device = boot.device.try_clone().context("a descriptor")?;
         let platform = KvmPlatform::new(Some(device)).context("starting the platform")?;
         let kernel = Kernel::new(KernelConfig { platform: Arc::new(platform), strace: boot.strace });
         let process =
             boot.spec.process.take().ok_or_else(|| Error::new("config.json: process is missing"))?;
-        let passwd = files.passwd.clone();
-        let config = container_config(&boot.id, &boot.spec, boot.overlay, files)?;
+        let passwd = std::mem::take(&mut boot.passwd);
+        let config = container_config(&boot.id, &boot.spec, boot.overlay, sources)?;
         let container = kernel.create_container(config).map_err(boot_error)?;
         let copy = |fd: &OwnedFd| fd.try_clone().context("a descriptor");
         let [i, o, e] = &boot.stdio;
@@ -231,14 +232,14 @@ fn boot_error(e: BootError) -> Error {
     })
 }
 
-fn container_config(id: &str, spec: &Spec, overlay: Overlay, files: Files) -> Result<ContainerConfig> {
-    let mut binds = files.binds.into_iter().peekable();
+fn container_config(id: &str, spec: &Spec, overlay: Overlay, sources: Sources) -> Result<ContainerConfig> {
+    let mut binds = sources.binds.into_iter().peekable();
     let mut mounts = Vec::new();
     for (i, mount) in spec.mounts.iter().enumerate() {
         let options = parse_options(&mount.options);
         let bind = binds.next_if(|(at, _)| *at == i).map(|(_, bind)| bind);
         let kind = match bind {
-            Some(bind) => MountKind::Bind(RootSource::Directfs(bind.fd)),
+            Some(bind) => MountKind::Bind(bind),
             None if is_bind(mount, &options) => fail!("mounts[{i}]: its source was not opened"),
             None => mount_kind(mount).ok_or_else(|| {
                 Error::new(format!("config.json: mounts[{i}].type: {:?} is not supported", mount.kind))
@@ -253,7 +254,7 @@ fn container_config(id: &str, spec: &Spec, overlay: Overlay, files: Files) -> Re
         });
     }
     let root = RootConfig {
-        source: RootSource::Directfs(files.root),
+        source: sources.root,
         readonly: spec.root.as_ref().is_some_and(|r| r.readonly),
         overlay: overlay == Overlay::Memory,
     };
@@ -309,7 +310,7 @@ fn process_config(
     let mut envp: Vec<Vec<u8>> = process.env.iter().map(|s| s.clone().into_bytes()).collect();
     if !envp.iter().any(|var| var.starts_with(b"HOME=")) {
         // As runc does.
-        envp.push(format!("HOME={}", home(passwd, process.user.uid)).into_bytes());
+        envp.push(format!("HOME={}", crate::passwd::home(passwd, process.user.uid)).into_bytes());
     }
     let bytes = |list: &[String]| list.iter().map(|s| s.clone().into_bytes()).collect::<Vec<_>>();
     let caps = process.capabilities.clone().unwrap_or_default();
@@ -334,21 +335,6 @@ fn process_config(
         stdio,
         terminal,
     }
-}
-
-/// The home directory of a user, as the container's `/etc/passwd` says.
-fn home(passwd: &str, uid: u32) -> &str {
-    let uid = uid.to_string();
-    for line in passwd.lines() {
-        // name:password:uid:gid:comment:home:shell
-        let mut fields = line.split(':');
-        if fields.nth(2) == Some(uid.as_str())
-            && let Some(home) = fields.nth(2).filter(|home| !home.is_empty())
-        {
-            return home;
-        }
-    }
-    "/"
 }
 
 fn rlimits(listed: &[spec::Rlimit]) -> Rlimits {

@@ -1,7 +1,7 @@
 //! What runs in the sandbox process: it confines itself, boots the kernel, and serves its control socket until the
 //! container's init process has ended.
 //!
-//! - [`files`]: the container's root and bind mounts, as descriptors of detached mounts. [`confine`]: namespaces, chroot,
+//! - [`gofer`]: the file server process, where there is one. [`files`]: the container's root and bind mounts, as descriptors of detached mounts. [`confine`]: namespaces, chroot,
 //!   capabilities, the system call filter. [`guest`]: from the OCI spec to the kernel's own terms. [`serve`]: requests.
 //!
 //! Invariants: nothing of a guest runs before [`confine`] is done. The process ends with its container's exit code, and all
@@ -9,7 +9,8 @@
 
 mod confine;
 mod files;
-mod filter;
+pub mod filter;
+pub mod gofer;
 mod guest;
 mod net;
 mod serve;
@@ -18,6 +19,9 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 
+use quicksand_sentry::boot::RootSource;
+
+use self::confine::Files;
 use crate::cli::Overlay;
 use crate::control::{self, Request, Response};
 use crate::error::{Context, Result};
@@ -31,6 +35,10 @@ pub struct Boot {
     pub id: String,
     pub spec: Spec,
     pub rootfs: PathBuf,
+    /// Sockets of the gofer that serves the files; without one the sandbox opens them itself.
+    pub gofer: Option<gofer::Sockets>,
+    /// The container's `/etc/passwd`.
+    pub passwd: String,
     /// An open `/dev/kvm`.
     pub device: OwnedFd,
     pub overlay: Overlay,
@@ -53,8 +61,28 @@ impl Boot {
     pub fn descriptors(&self) -> Vec<i32> {
         let mut all = vec![self.device.as_raw_fd(), self.channel.as_raw_fd(), self.listener.as_raw_fd()];
         all.extend(self.stdio.iter().map(AsRawFd::as_raw_fd));
+        all.extend(self.gofer.iter().flat_map(gofer::Sockets::descriptors));
         all.extend(self.timeline.fd().map(|fd| fd.as_raw_fd()));
         all
+    }
+}
+
+/// Where the container's host files come from.
+#[derive(Debug)]
+pub struct Sources {
+    pub root: RootSource,
+    /// The bind mounts by their place in the spec.
+    pub binds: Vec<(usize, RootSource)>,
+}
+
+impl Sources {
+    fn direct(files: files::Files) -> Sources {
+        let binds = files.binds.into_iter().map(|(i, fd)| (i, RootSource::Directfs(fd)));
+        Sources { root: RootSource::Directfs(files.root), binds: binds.collect() }
+    }
+    fn served(sockets: gofer::Sockets) -> Sources {
+        let binds = sockets.binds.into_iter().map(|(i, fd)| (i, RootSource::Gofer(fd)));
+        Sources { root: RootSource::Gofer(sockets.root), binds: binds.collect() }
     }
 }
 
@@ -76,7 +104,7 @@ pub fn main(boot: Boot) -> u8 {
 
 impl Boot {
     fn run(mut self) -> Result<u8> {
-        confine::detach(self.foreground)?;
+        confine::detach(self.foreground, c"qs-sentry")?;
         match control::receive::<Request>(&self.channel)? {
             Some((Request::Go, _)) => {}
             Some((other, _)) => fail!("{other:?} before Go"),
@@ -92,11 +120,20 @@ impl Boot {
         if self.controls_terminal {
             rustix::process::ioctl_tiocsctty(&self.stdio[0]).context("taking the terminal")?;
         }
-        let files = files::open(&self.spec, &self.rootfs, self.overlay)?;
         let signals = serve::take_signals()?;
-        confine::lock_down(files.writable)?;
-
-        let sandbox = guest::Sandbox::boot(&mut self, files)?;
+        let sources = match self.gofer.take() {
+            None => {
+                let files = files::open(&self.spec, &self.rootfs, self.overlay)?;
+                let rights = if files.writable { Files::Writable } else { Files::ReadOnly };
+                confine::lock_down(rights, filter::Process::Sentry { opens_files: true })?;
+                Sources::direct(files)
+            }
+            Some(sockets) => {
+                confine::lock_down(Files::None, filter::Process::Sentry { opens_files: false })?;
+                Sources::served(sockets)
+            }
+        };
+        let sandbox = guest::Sandbox::boot(&mut self, sources)?;
         self.timeline.event("sandbox_ready", now_ns());
         let sandbox = std::sync::Arc::new(sandbox);
         if self.start_now {

@@ -1,7 +1,8 @@
 //! The host's files: a directory tree of the host as a file system of the guest (gVisor's `gofer`).
 //!
 //! - [`node`]: a file's place in the host's tree, which is its identity. Descriptors are caches.
-//! - [`backend`]: who carries out an operation: the Sentry itself ([`Direct`], `directfs`), or a gofer process.
+//! - [`backend`]: who carries out an operation: the Sentry itself ([`Direct`], `directfs`), or a gofer process
+//!   ([`remote`]).
 //! - [`inode`]: the tree as inodes. [`file`]: open regular files and directories.
 //!
 //! Invariants: nothing of the host is opened but regular files and directories. A tree that only this sandbox can change
@@ -12,6 +13,7 @@ pub mod backend;
 pub mod file;
 pub mod inode;
 pub mod node;
+pub mod remote;
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -39,6 +41,13 @@ pub fn open_direct(root: OwnedFd, options: Options) -> Result<Arc<Inode>, Errno>
     let magic = u64::try_from(stat.f_type).unwrap_or(0);
     hostfs::stat_fd(root.as_fd())?;
     open(Arc::new(Direct::new(root)), magic, options)
+}
+
+/// The root inode of a tree that a gofer serves on `socket`.
+pub fn open_remote(socket: OwnedFd, options: Options) -> Result<Arc<Inode>, Errno> {
+    let remote = remote::Remote::new(socket);
+    let magic = remote.magic()?;
+    open(Arc::new(remote), magic, options)
 }
 
 /// The root inode of a tree behind any backend.

@@ -209,10 +209,13 @@ impl Plan<'_> {
 
 /// Sends a request on the launch channel and waits for its answer.
 fn answer(channel: &UnixStream, request: &Request, child: &Child) -> Result<()> {
-    control::send(channel, request, &[])?;
-    match control::receive::<Response>(channel)? {
-        Some((response, _)) => response.done(),
-        None => fail!("the sandbox process ended while it was starting ({})", describe(wait(child))),
+    let sent = control::send(channel, request, &[]);
+    match sent.and_then(|()| control::receive::<Response>(channel)) {
+        Ok(Some((response, _))) => response.done(),
+        // The other end is closed, wholly or in the midst of an answer: it has ended, or is about to.
+        Ok(None) | Err(_) => {
+            fail!("the sandbox process ended while it was starting ({})", describe(wait(child)))
+        }
     }
 }
 

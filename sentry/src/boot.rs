@@ -364,7 +364,8 @@ impl Container {
         let mm = MemoryManager::new(space);
         let files = Arc::new(FdTable::default());
         let terminal =
-            install_stdio(kernel, &files, config.stdio, config.terminal).map_err(BootError::Stdio)?;
+            self.install_stdio(&files, config.stdio, config.terminal, (config.uid, config.gid))
+                .map_err(BootError::Stdio)?;
         let fs = self.initial_fs().duplicate();
         fs.set_umask(config.umask);
         let creds = credentials(&config.caps, config.uid, config.gid, config.groups);
@@ -391,6 +392,32 @@ impl Container {
                 Err(e)
             }
         }
+    }
+
+    /// Standard input, output and error; the number of the terminal where they are one.
+    fn install_stdio(
+        &self,
+        files: &FdTable,
+        stdio: [OwnedFd; 3],
+        terminal: bool,
+        owner: (u32, u32),
+    ) -> Result<Option<u64>, Errno> {
+        let mut shared: Option<Arc<OpenFile>> = None;
+        for fd in stdio {
+            let file = match (&shared, self.devpts()) {
+                (Some(file), _) => file.clone(),
+                (None, Some(devpts)) if terminal => {
+                    crate::fs::host::import_terminal(&self.kernel, fd, &devpts, owner)?
+                }
+                _ => crate::fs::host::import(&self.kernel, fd)?,
+            };
+            if terminal {
+                // One open file behind all three, as a login gives.
+                shared = Some(file.clone());
+            }
+            files.install(file, FdFlags::empty(), 0, 3)?;
+        }
+        Ok(shared.and_then(|file| file.ops_as::<crate::fs::host::HostTty>().map(|tty| tty.terminal_id())))
     }
 
     /// A process with one task and a number, in a session of its own.
@@ -468,28 +495,6 @@ fn credentials(caps: &CapSets, uid: u32, gid: u32, mut groups: Vec<u32>) -> Cred
         ambient: caps.ambient,
         securebits: 0,
     }
-}
-
-/// Standard input, output and error; the number of the terminal where they are one.
-fn install_stdio(
-    kernel: &Arc<Kernel>,
-    files: &FdTable,
-    stdio: [OwnedFd; 3],
-    terminal: bool,
-) -> Result<Option<u64>, Errno> {
-    let mut shared: Option<Arc<OpenFile>> = None;
-    for fd in stdio {
-        let file = match &shared {
-            Some(file) => file.clone(),
-            None => crate::fs::host::import(kernel, fd)?,
-        };
-        if terminal {
-            // One open file behind all three, as a login gives.
-            shared = Some(file.clone());
-        }
-        files.install(file, FdFlags::empty(), 0, 3)?;
-    }
-    Ok(shared.and_then(|file| file.ops_as::<crate::fs::host::HostTty>().map(|tty| tty.terminal_id())))
 }
 
 /// Sets the working directory and loads the program.

@@ -82,6 +82,8 @@ const OPEN_FILES: &[c_long] = &[
     libc::SYS_fcntl,
     libc::SYS_sendmsg,
     libc::SYS_recvmsg,
+    libc::SYS_sendto,
+    libc::SYS_recvfrom,
     libc::SYS_poll,
     libc::SYS_ppoll,
     // Allowed so that a filter on top can answer it with an error.
@@ -132,8 +134,6 @@ const SENTRY: &[c_long] = &[
     libc::SYS_accept4,
     libc::SYS_connect,
     libc::SYS_shutdown,
-    libc::SYS_sendto,
-    libc::SYS_recvfrom,
     libc::SYS_getsockopt,
     libc::SYS_setsockopt,
     libc::SYS_getsockname,

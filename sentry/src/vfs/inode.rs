@@ -365,6 +365,10 @@ pub trait InodeOps: Any + Send + Sync + fmt::Debug {
     fn host_file(&self, _inode: &Inode) -> Result<super::HostMapping, Errno> {
         Err(Errno::ENODEV)
     }
+    /// Whether [`InodeOps::open`] is asked whatever the kind: for FIFOs, sockets and devices that are the host's.
+    fn opens_itself(&self) -> bool {
+        false
+    }
     /// Whether a cached name still leads here (proc's task directories vanish with their tasks).
     fn revalidate(&self, _inode: &Inode) -> bool {
         true

@@ -17,6 +17,9 @@ pub(super) fn open(
     flags: OpenFlags,
 ) -> Result<Box<dyn FileOps>, SyscallError> {
     let inode = &path.dentry.inode;
+    if inode.ops.opens_itself() {
+        return Ok(inode.ops.open(inode, flags, task)?);
+    }
     match inode.kind {
         FileKind::Fifo => pipe::open_fifo(inode, flags, task),
         FileKind::CharDevice => Ok(dev::open_char(inode.attr()?.rdev, inode, flags, task)?),

@@ -16,6 +16,7 @@ use std::sync::{Arc, OnceLock};
 use quicksand_abi::Errno;
 use quicksand_gofer::hostfs;
 
+use crate::fs::tty::devpts::DevPts;
 use crate::kernel::Kernel;
 use crate::sync::{Events, WaitQueue};
 use crate::task::CurrentTask;
@@ -26,7 +27,7 @@ use crate::vfs::{
 };
 
 use file::HostFile;
-pub use tty::{HostTerminal, HostTty};
+pub use tty::{HostSlave, HostTerminal, HostTty};
 
 /// `ANON_INODE_FS_MAGIC`: what `fstatfs` says of an imported descriptor.
 const MAGIC: u64 = 0x0904_1934;
@@ -64,6 +65,20 @@ pub fn import(kernel: &Arc<Kernel>, fd: OwnedFd) -> Result<Arc<OpenFile>, Errno>
     let file = OpenFile::new_anonymous(inode, &name, ops, guest_flags);
     *file.offset.lock() = position;
     Ok(file)
+}
+
+/// Makes the open file for a terminal of the host, under a name in the container's devpts.
+pub fn import_terminal(
+    kernel: &Arc<Kernel>,
+    fd: OwnedFd,
+    devpts: &Arc<DevPts>,
+    owner: (u32, u32),
+) -> Result<Arc<OpenFile>, Errno> {
+    let shared = Arc::new(Shared::new(fd, FileKind::CharDevice));
+    let terminal = HostTerminal::new(shared, DeviceId::default(), kernel);
+    let (index, inode) = devpts.adopt(&terminal, owner, kernel.clocks.realtime())?;
+    let ops = Box::new(HostTty::new(terminal));
+    Ok(OpenFile::new_anonymous(inode, &format!("/dev/pts/{index}"), ops, OpenFlags::RDWR))
 }
 
 fn open_shared(
@@ -166,6 +181,9 @@ impl InodeOps for HostInode {
             }
             _ => Err(Errno::EPERM),
         }
+    }
+    fn opens_itself(&self) -> bool {
+        true
     }
     fn open(&self, _: &Arc<Inode>, _: OpenFlags, _: &CurrentTask) -> Result<Box<dyn FileOps>, Errno> {
         // `/proc/self/fd/1`, `/dev/stdout`.

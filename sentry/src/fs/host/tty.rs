@@ -6,7 +6,7 @@
 
 use std::fmt;
 use std::os::fd::AsFd;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
 use quicksand_abi::tty::{self, Termios, Termios2, Winsize, ioctl as cmd};
 use quicksand_abi::{Errno, UserAddr};
@@ -15,28 +15,44 @@ use quicksand_host::tty as host;
 use super::Shared;
 use super::file::{read_stream, write_stream};
 use crate::fs::ioctl::put_int;
+use crate::fs::tty::devpts::DevPts;
 use crate::fs::tty::job::{self, Terminal};
 use crate::kernel::Kernel;
-use crate::sync::{Events, WaitQueue};
+use crate::sync::{Events, Level, Mutex, WaitQueue};
 use crate::syscalls::SyscallResult;
 use crate::task::CurrentTask;
-use crate::vfs::{DeviceId, FileOps, IoDst, IoSrc, OpenFile, OpenFlags};
+use crate::vfs::{
+    Attr, DeviceId, FileOps, Inode, InodeOps, IoDst, IoSrc, OpenFile, OpenFlags, SetAttr,
+};
 
 /// A terminal of the host, as sessions know it.
 pub struct HostTerminal {
     id: u64,
     shared: Arc<Shared>,
     device: DeviceId,
+    /// Its name in a devpts, where it has one.
+    name: OnceLock<(Weak<DevPts>, u32)>,
     kernel: Weak<Kernel>,
 }
 
 impl HostTerminal {
     pub(super) fn new(shared: Arc<Shared>, device: DeviceId, kernel: &Arc<Kernel>) -> Arc<HostTerminal> {
         let id = kernel.terminals.allocate();
-        let terminal = Arc::new(HostTerminal { id, shared, device, kernel: Arc::downgrade(kernel) });
+        let terminal = Arc::new(HostTerminal {
+            id,
+            shared,
+            device,
+            name: OnceLock::new(),
+            kernel: Arc::downgrade(kernel),
+        });
         let registered: Arc<dyn Terminal> = terminal.clone();
         kernel.terminals.register(&registered);
         terminal
+    }
+    /// It is `index` of `devpts` now.
+    pub(crate) fn set_name(&self, devpts: &Arc<DevPts>, index: u32) {
+        // Named once, when it is made.
+        let _ = self.name.set((Arc::downgrade(devpts), index));
     }
 }
 
@@ -49,7 +65,8 @@ impl Terminal for HostTerminal {
         Ok(Box::new(HostTty::new(self)))
     }
     fn device(&self) -> DeviceId {
-        self.device
+        // UNIX98_PTY_SLAVE_MAJOR.
+        self.name.get().map_or(self.device, |(_, index)| DeviceId::new(136, *index))
     }
 }
 
@@ -58,12 +75,51 @@ impl Drop for HostTerminal {
         if let Some(kernel) = self.kernel.upgrade() {
             kernel.terminals.unregister(self.id);
         }
+        if let Some((devpts, index)) = self.name.get()
+            && let Some(devpts) = devpts.upgrade()
+        {
+            devpts.remove(*index);
+        }
     }
 }
 
 impl fmt::Debug for HostTerminal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "HostTerminal({})", self.id)
+    }
+}
+
+/// The node of a host terminal in a devpts.
+#[derive(Debug)]
+pub struct HostSlave {
+    terminal: Weak<HostTerminal>,
+    attr: Mutex<Attr>,
+}
+
+impl HostSlave {
+    pub(crate) fn new(terminal: &Arc<HostTerminal>, attr: Attr) -> HostSlave {
+        HostSlave { terminal: Arc::downgrade(terminal), attr: Mutex::new(Level::Inode, attr) }
+    }
+}
+
+impl InodeOps for HostSlave {
+    fn attr(&self, _: &Inode) -> Result<Attr, Errno> {
+        Ok(self.attr.lock().clone())
+    }
+    fn set_attr(&self, _: &Inode, set: &SetAttr) -> Result<(), Errno> {
+        let mut attr = self.attr.lock();
+        attr.perm = set.perm.unwrap_or(attr.perm);
+        attr.uid = set.uid.unwrap_or(attr.uid);
+        attr.gid = set.gid.unwrap_or(attr.gid);
+        attr.atime = set.atime.unwrap_or(attr.atime);
+        attr.mtime = set.mtime.unwrap_or(attr.mtime);
+        Ok(())
+    }
+    fn opens_itself(&self) -> bool {
+        true
+    }
+    fn open(&self, _: &Arc<Inode>, flags: OpenFlags, task: &CurrentTask) -> Result<Box<dyn FileOps>, Errno> {
+        self.terminal.upgrade().ok_or(Errno::EIO)?.reopen(flags, task)
     }
 }
 

@@ -7,11 +7,13 @@ use quicksand_abi::Errno;
 
 use super::pty::{Master, Pty, SLAVE_MAJOR};
 use crate::fs::dev;
+use crate::fs::host::{HostSlave, HostTerminal};
 use crate::fs::pseudo::{self, Directory, Perm};
 use crate::kernel::Container;
 use crate::sync::{Level, Mutex};
 use crate::syscalls::SyscallResult;
 use crate::task::CurrentTask;
+use crate::time::Realtime;
 use crate::vfs::inode::NoStorage;
 use crate::vfs::{
     Attr, Dentry, DeviceId, FdFlags, FileKind, FileName, FileOps, Inode, InodeOps, OpenFile, OpenFlags,
@@ -62,7 +64,8 @@ impl Options {
 pub struct DevPts {
     sb: Arc<Superblock>,
     options: Options,
-    ptys: Mutex<BTreeMap<u32, (Arc<Pty>, Arc<Inode>)>>,
+    /// Slaves by number. One that is a terminal of the host has no pair here.
+    ptys: Mutex<BTreeMap<u32, (Option<Arc<Pty>>, Arc<Inode>)>>,
 }
 
 impl DevPts {
@@ -81,38 +84,58 @@ impl DevPts {
         let mut ptys = self.ptys.lock();
         let index = (0..MAX).find(|i| !ptys.contains_key(i)).ok_or(Errno::ENOSPC)?;
         let pty = Pty::new(index, task);
-        let now = task.kernel().clocks.realtime();
-        let attr = Attr {
+        let owner = (creds.fsuid, creds.fsgid);
+        let attr = self.slave_attr(index, owner, task.kernel().clocks.realtime());
+        let node = SlaveInode { pty: pty.clone(), attr: Mutex::new(Level::Inode, attr) };
+        let inode = Inode::new(&self.sb, u64::from(index) + 3, FileKind::CharDevice, Box::new(node));
+        ptys.insert(index, (Some(pty.clone()), inode));
+        drop(ptys);
+        Ok(Box::new(Master::new(pty, self.clone())))
+    }
+
+    fn slave_attr(&self, index: u32, owner: (u32, u32), now: Realtime) -> Attr {
+        let perm = Perm {
+            perm: self.options.mode,
+            uid: self.options.uid.unwrap_or(owner.0),
+            gid: self.options.gid.unwrap_or(owner.1),
+        };
+        Attr {
             rdev: DeviceId::new(SLAVE_MAJOR, index),
             blksize: 1024,
             atime: now,
             mtime: now,
             ctime: now,
-            ..pseudo::attr(
-                FileKind::CharDevice,
-                Perm {
-                    perm: self.options.mode,
-                    uid: self.options.uid.unwrap_or(creds.fsuid),
-                    gid: self.options.gid.unwrap_or(creds.fsgid),
-                },
-                1,
-            )
+            ..pseudo::attr(FileKind::CharDevice, perm, 1)
+        }
+    }
+
+    /// Gives a terminal of the host a name here, as long as it is open.
+    pub fn adopt(
+        self: &Arc<Self>,
+        terminal: &Arc<HostTerminal>,
+        owner: (u32, u32),
+        now: Realtime,
+    ) -> Result<(u32, Arc<Inode>), Errno> {
+        let (index, inode) = {
+            let mut ptys = self.ptys.lock();
+            let index = (0..MAX).find(|i| !ptys.contains_key(i)).ok_or(Errno::ENOSPC)?;
+            let node = HostSlave::new(terminal, self.slave_attr(index, owner, now));
+            let inode = Inode::new(&self.sb, u64::from(index) + 3, FileKind::CharDevice, Box::new(node));
+            ptys.insert(index, (None, inode.clone()));
+            (index, inode)
         };
-        let node = SlaveInode { pty: pty.clone(), attr: Mutex::new(Level::Inode, attr) };
-        let inode = Inode::new(&self.sb, u64::from(index) + 3, FileKind::CharDevice, Box::new(node));
-        ptys.insert(index, (pty.clone(), inode));
-        drop(ptys);
-        Ok(Box::new(Master::new(pty, self.clone())))
+        terminal.set_name(self, index);
+        Ok((index, inode))
     }
 
     /// The master was closed: its slave's name goes.
-    pub(super) fn remove(&self, index: u32) {
+    pub(crate) fn remove(&self, index: u32) {
         let gone = self.ptys.lock().remove(&index);
         drop(gone); // outside the lock
     }
 
     pub(super) fn slave(&self, index: u32) -> Option<Arc<Pty>> {
-        self.ptys.lock().get(&index).map(|(pty, _)| pty.clone())
+        self.ptys.lock().get(&index).and_then(|(pty, _)| pty.clone())
     }
 
     /// TIOCGPTPEER: opens the slave without any path.

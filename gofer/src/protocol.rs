@@ -53,8 +53,20 @@ impl Operation {
     pub fn from_raw(raw: u32) -> Option<Operation> {
         use Operation::*;
         const ALL: [Operation; 14] = [
-            Stat, OpenFile, ReadDir, Create, Change, ReadLink, Unlink, Link, Rename, GetXattr, SetXattr, ListXattr,
-            RemoveXattr, StatFs,
+            Stat,
+            OpenFile,
+            ReadDir,
+            Create,
+            Change,
+            ReadLink,
+            Unlink,
+            Link,
+            Rename,
+            GetXattr,
+            SetXattr,
+            ListXattr,
+            RemoveXattr,
+            StatFs,
         ];
         ALL.into_iter().find(|op| *op as u32 == raw)
     }
@@ -244,7 +256,10 @@ mod tests {
         (request.other, request.flags) = (b"c", 1);
         let packet = request.encode().unwrap();
         let back = Request::decode(&packet).unwrap();
-        assert_eq!((back.operation, back.path, back.other, back.flags), (Operation::Rename, &b"a/b"[..], &b"c"[..], 1));
+        assert_eq!(
+            (back.operation, back.path, back.other, back.flags),
+            (Operation::Rename, &b"a/b"[..], &b"c"[..], 1)
+        );
         for cut in 0..packet.len() {
             assert!(Request::decode(&packet[..cut]).is_none());
         }

@@ -331,7 +331,8 @@ impl Container {
         let creds = credentials(&config.caps, config.uid, config.gid, config.groups.clone());
         let root = self.initial_fs().root();
         let try_one = |path: &[u8]| -> Result<(), Errno> {
-            let path = if path.starts_with(b"/") { path.to_vec() } else { [&config.cwd[..], b"/", path].concat() };
+            let path =
+                if path.starts_with(b"/") { path.to_vec() } else { [&config.cwd[..], b"/", path].concat() };
             let found = lookup_in(&root, &path, WalkFlags::FOLLOW)?;
             let inode = &found.dentry.inode;
             if inode.kind != FileKind::Regular {
@@ -363,9 +364,9 @@ impl Container {
         let context = kernel.platform.context()?;
         let mm = MemoryManager::new(space);
         let files = Arc::new(FdTable::default());
-        let terminal =
-            self.install_stdio(&files, config.stdio, config.terminal, (config.uid, config.gid))
-                .map_err(BootError::Stdio)?;
+        let terminal = self
+            .install_stdio(&files, config.stdio, config.terminal, (config.uid, config.gid))
+            .map_err(BootError::Stdio)?;
         let fs = self.initial_fs().duplicate();
         fs.set_umask(config.umask);
         let creds = credentials(&config.caps, config.uid, config.gid, config.groups);

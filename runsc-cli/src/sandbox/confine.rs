@@ -89,10 +89,8 @@ fn enter_empty_root() -> rustix::io::Result<()> {
 fn drop_capabilities(files: Files) -> rustix::io::Result<()> {
     // Over the container's files the Sentry decides; the host's own checks must not get in its way.
     let read = CapabilitySet::DAC_READ_SEARCH;
-    let change = CapabilitySet::CHOWN
-        | CapabilitySet::DAC_OVERRIDE
-        | CapabilitySet::FOWNER
-        | CapabilitySet::FSETID;
+    let change =
+        CapabilitySet::CHOWN | CapabilitySet::DAC_OVERRIDE | CapabilitySet::FOWNER | CapabilitySet::FSETID;
     let kept = match files {
         Files::None => CapabilitySet::empty(),
         Files::ReadOnly => read,

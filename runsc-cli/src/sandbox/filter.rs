@@ -201,7 +201,11 @@ fn programs(process: Process) -> Result<Vec<BpfProgram>> {
     let mut programs = Vec::new();
     if let Process::Sentry { opens_files } = process {
         // glibc then makes threads with `clone`, whose flags a filter can see.
-        programs.push(compile(only(libc::SYS_clone3, Vec::new()), SeccompAction::Allow, errno(libc::ENOSYS))?);
+        programs.push(compile(
+            only(libc::SYS_clone3, Vec::new()),
+            SeccompAction::Allow,
+            errno(libc::ENOSYS),
+        )?);
         // An open follows no symbolic link: ours never do, the standard library's look-ups of the host's settings would.
         let refused = if opens_files { vec![masked(2, flag(libc::O_NOFOLLOW), 0)?] } else { Vec::new() };
         programs.push(compile(only(libc::SYS_openat, refused), SeccompAction::Allow, errno(libc::EACCES))?);
@@ -225,7 +229,8 @@ fn allowed(process: Process) -> Result<Rules> {
         Process::Sentry { opens_files: false } => &[PROGRAM, OPEN_FILES, SENTRY],
         Process::Gofer => &[PROGRAM, OPEN_FILES, FILE_NAMES, &[libc::SYS_openat2]],
     };
-    let mut rules: Rules = lists.iter().flat_map(|list| list.iter()).map(|call| (*call, Vec::new())).collect();
+    let mut rules: Rules =
+        lists.iter().flat_map(|list| list.iter()).map(|call| (*call, Vec::new())).collect();
     if process == Process::Gofer {
         return Ok(rules);
     }

@@ -28,13 +28,12 @@ impl Sockets {
     /// Both ends for everything that `spec` names: the sandbox's and the gofer's.
     pub fn pairs(spec: &Spec) -> Result<(Sockets, Sockets)> {
         let pair = || {
-            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).context("a socket pair")
+            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+                .context("a socket pair")
         };
         let (near, far) = pair()?;
-        let (mut near, mut far) = (
-            Sockets { root: near, binds: Vec::new() },
-            Sockets { root: far, binds: Vec::new() },
-        );
+        let (mut near, mut far) =
+            (Sockets { root: near, binds: Vec::new() }, Sockets { root: far, binds: Vec::new() });
         for place in files::bind_places(spec) {
             let (a, b) = pair()?;
             near.binds.push((place, a));

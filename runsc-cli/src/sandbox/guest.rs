@@ -5,7 +5,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use quicksand_platform_kvm::KvmPlatform;
 use quicksand_sentry::boot::{
-    BootError, CapSets, ContainerConfig, MountConfig, MountKind, ProcessConfig, RootConfig, RootSource, SignalTarget,
+    BootError, CapSets, ContainerConfig, MountConfig, MountKind, ProcessConfig, RootConfig, RootSource,
+    SignalTarget,
 };
 use quicksand_sentry::fs::tty::job;
 use quicksand_sentry::kernel::{Container, Kernel, KernelConfig};
@@ -14,8 +15,8 @@ use quicksand_sentry::task::{ExitStatus, Resource, Rlimit, Rlimits, ThreadGroup}
 use quicksand_sentry::vfs::MountFlags;
 
 use super::Boot;
-use super::files::is_bind;
 use super::Sources;
+use super::files::is_bind;
 use crate::cli::Overlay;
 use crate::control::{ProcessInfo, Target};
 use crate::error::{Context, Error, Result};

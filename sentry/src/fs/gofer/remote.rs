@@ -45,7 +45,9 @@ impl Connection {
             Ok(Some((len, fd))) => Reply::decode(&buffer[..len]).map(|reply| (reply, fd)),
             Ok(None) | Err(_) => {
                 if !self.gone.swap(true, Ordering::Relaxed) {
-                    tracing::error!("the gofer process has ended: files of the container's root cannot be reached any more");
+                    tracing::error!(
+                        "the gofer process has ended: files of the container's root cannot be reached any more"
+                    );
                 }
                 Err(Errno::EIO)
             }
@@ -89,8 +91,15 @@ fn path_of(at: &At) -> Vec<u8> {
 
 /// What a gofer may say a file is.
 fn check_stat(stat: Stat) -> Result<Stat, Errno> {
-    let known =
-        [libc::S_IFREG, libc::S_IFDIR, libc::S_IFLNK, libc::S_IFIFO, libc::S_IFSOCK, libc::S_IFCHR, libc::S_IFBLK];
+    let known = [
+        libc::S_IFREG,
+        libc::S_IFDIR,
+        libc::S_IFLNK,
+        libc::S_IFIFO,
+        libc::S_IFSOCK,
+        libc::S_IFCHR,
+        libc::S_IFBLK,
+    ];
     let sane = known.contains(&stat.kind()) && i64::try_from(stat.size).is_ok();
     if sane { Ok(stat) } else { Err(Errno::EIO) }
 }

@@ -21,9 +21,7 @@ use crate::kernel::Kernel;
 use crate::sync::{Events, Level, Mutex, WaitQueue};
 use crate::syscalls::SyscallResult;
 use crate::task::CurrentTask;
-use crate::vfs::{
-    Attr, DeviceId, FileOps, Inode, InodeOps, IoDst, IoSrc, OpenFile, OpenFlags, SetAttr,
-};
+use crate::vfs::{Attr, DeviceId, FileOps, Inode, InodeOps, IoDst, IoSrc, OpenFile, OpenFlags, SetAttr};
 
 /// A terminal of the host, as sessions know it.
 pub struct HostTerminal {

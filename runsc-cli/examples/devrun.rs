@@ -41,6 +41,8 @@ fn main() {
                 tmp("/dev/pts", MountKind::Devpts),
                 tmp("/dev/shm", MountKind::Shm),
             ],
+            masked_paths: Vec::new(),
+            readonly_paths: Vec::new(),
             pids_limit: Some(2000),
         })
         .unwrap();

@@ -9,6 +9,7 @@ mod addr;
 pub mod elf;
 mod errno;
 pub mod fs;
+pub mod netlink;
 pub mod poll;
 pub mod signal;
 pub mod socket;

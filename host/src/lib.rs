@@ -5,6 +5,7 @@ pub mod fs;
 pub mod mount;
 pub mod process;
 pub mod signal;
+pub mod socket;
 mod thread_clock;
 pub mod tsc;
 pub mod tty;

@@ -10,6 +10,8 @@ pub const FIONREAD: u32 = 0x541b;
 /// Bytes not yet taken by the peer; sockets call it SIOCOUTQ.
 pub const TIOCOUTQ: u32 = 0x5411;
 
+/// Bytes that have not even been sent yet (TCP).
+pub const SIOCOUTQNSD: u32 = 0x894b;
 /// Whether the read position is at urgent data.
 pub const SIOCATMARK: u32 = 0x8905;
 

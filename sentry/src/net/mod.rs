@@ -11,7 +11,12 @@
 
 pub mod address;
 pub mod control;
+pub mod host;
+mod interface;
+pub mod netlink;
+pub mod proc_net;
 pub mod socket;
+pub mod stack;
 pub mod syscalls;
 pub mod syscalls_msg;
 pub mod unix;
@@ -21,34 +26,61 @@ use std::sync::Arc;
 
 use quicksand_abi::Errno;
 
-use crate::syscalls::SyscallResult;
 use crate::task::CurrentTask;
+use netlink::NetlinkSocket;
 use socket::SocketOps;
+use stack::Stack;
 
 /// What a network namespace holds. There is one per sandbox.
 #[derive(Default)]
 pub struct NetNamespace {
     /// Names and queues of Unix sockets.
     pub unix: unix::UnixTable,
+    /// What carries internet sockets.
+    pub host: host::HostStack,
+    pub(crate) netlink_ports: netlink::Ports,
 }
 
 impl NetNamespace {
+    /// The stack behind internet sockets.
+    pub fn stack(&self) -> &dyn Stack {
+        &self.host
+    }
+
     /// A socket of a family other than Unix. EAFNOSUPPORT where there is none, by name.
     pub fn socket(
         &self,
         task: &CurrentTask,
         family: i32,
-        _kind: i32,
-        _protocol: i32,
+        kind: i32,
+        protocol: i32,
     ) -> Result<Arc<dyn SocketOps>, Errno> {
-        task.kernel().log_unsupported(&format!("socket family {family}"), Errno::EAFNOSUPPORT);
-        Err(Errno::EAFNOSUPPORT)
+        match family {
+            libc::AF_INET | libc::AF_INET6 => self.stack().socket(task, family, kind, protocol),
+            libc::AF_NETLINK => Ok(NetlinkSocket::new(task, kind, protocol)?),
+            _ => {
+                let name = family_name(family);
+                task.kernel().log_unsupported(&format!("sockets of family {name}"), Errno::EAFNOSUPPORT);
+                Err(Errno::EAFNOSUPPORT)
+            }
+        }
     }
+}
 
-    /// Interface requests, which any socket takes.
-    pub fn ioctl(&self, _: &CurrentTask, _cmd: u32, _arg: u64) -> SyscallResult {
-        Err(Errno::ENOTTY.into())
-    }
+/// A family's name, for logs.
+fn family_name(family: i32) -> String {
+    let name = match family {
+        libc::AF_PACKET => "AF_PACKET",
+        libc::AF_VSOCK => "AF_VSOCK",
+        libc::AF_ALG => "AF_ALG",
+        libc::AF_BLUETOOTH => "AF_BLUETOOTH",
+        libc::AF_CAN => "AF_CAN",
+        libc::AF_XDP => "AF_XDP",
+        libc::AF_KEY => "AF_KEY",
+        libc::AF_TIPC => "AF_TIPC",
+        _ => return family.to_string(),
+    };
+    name.into()
 }
 
 impl fmt::Debug for NetNamespace {

@@ -129,7 +129,7 @@ syscalls! {
     38 setitimer(which: Int, value: Ptr, old: Ptr) => crate::time::syscalls::sys_setitimer, "full";
     39 getpid() => crate::task::syscalls::sys_getpid, "full";
     40 sendfile(out_fd: Fd, in_fd: Fd, offset: Ptr, count: Size) => crate::fs::splice::syscalls::sys_sendfile, "full";
-    41 socket(family: Int, kind: Hex, protocol: Int) => crate::net::syscalls::sys_socket, "AF_UNIX";
+    41 socket(family: Int, kind: Hex, protocol: Int) => crate::net::syscalls::sys_socket, "AF_UNIX, AF_INET, AF_INET6 (stream, datagram), AF_NETLINK (route)";
     42 connect(fd: Fd, addr: Ptr, len: UInt) => crate::net::syscalls::sys_connect, "full";
     43 accept(fd: Fd, addr: Ptr, len: Ptr) => crate::net::syscalls::sys_accept, "full";
     44 sendto(fd: Fd, buf: Buf, count: Size, flags: Hex, addr: Ptr, addrlen: UInt) => crate::net::syscalls_msg::sys_sendto, "no MSG_OOB on Unix sockets";

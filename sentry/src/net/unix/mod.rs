@@ -326,7 +326,7 @@ impl SocketOps for UnixSocket {
                 task.write_object(UserAddr(arg), &0i32)?;
                 Ok(0)
             }
-            _ => self.net.ioctl(task, cmd, arg),
+            _ => super::interface::ioctl(task, cmd, UserAddr(arg)),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::fmt::Write;
 use std::sync::atomic::{AtomicU32, AtomicUsize};
 use std::sync::{Arc, Weak};
 
@@ -105,6 +106,38 @@ impl UnixTable {
     pub(super) fn sockets(&self) -> Vec<Arc<UnixSocket>> {
         let all = self.all.lock().clone();
         all.iter().filter_map(Weak::upgrade).collect()
+    }
+
+    /// `/proc/net/unix`.
+    pub fn proc_text(&self) -> String {
+        let mut out = String::from("Num       RefCount Protocol Flags    Type St Inode Path\n");
+        for socket in self.sockets() {
+            let (state, flags, name) = {
+                let state = socket.state.lock();
+                if state.dead {
+                    continue;
+                }
+                // SS_UNCONNECTED or SS_CONNECTED; __SO_ACCEPTCON.
+                let connected = if state.peer.is_some() { 3 } else { 1 };
+                (connected, if state.listener.is_some() { 0x10000 } else { 0 }, state.name.clone())
+            };
+            // Writing to a String cannot fail.
+            let _ = write!(
+                out,
+                "{:016x}: {:08X} {:08X} {flags:08X} {:04X} {state:02X} {:5}",
+                0, 2, 0, socket.kind, socket.id
+            );
+            match name {
+                Some(Name::Path(path)) => out.push_str(&format!(" {}", String::from_utf8_lossy(&path))),
+                Some(Name::Abstract(rest)) => {
+                    let shown: Vec<u8> = rest.iter().map(|b| if *b == 0 { b'@' } else { *b }).collect();
+                    out.push_str(&format!(" @{}", String::from_utf8_lossy(&shown)));
+                }
+                None => {}
+            }
+            out.push('\n');
+        }
+        out
     }
 
     fn bind_inode(&self, inode: &Inode, socket: &Arc<UnixSocket>) {

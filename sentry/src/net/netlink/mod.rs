@@ -1,0 +1,348 @@
+//! Netlink sockets, `netlink(7)`: NETLINK_ROUTE, for what programs ask of it: interfaces, addresses, routes.
+//!
+//! A request is answered while it is sent: the answer's datagrams wait in the socket's queue. Nothing can be changed from
+//! inside (EPERM), and there is nobody to hear from (multicast groups are joined in silence).
+
+mod route;
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, Ordering};
+
+use quicksand_abi::Errno;
+use quicksand_abi::netlink::{NLM_F_ACK, NLMSG_ERROR, NLMSG_MIN_TYPE, NlMsgHdr, SockaddrNl, align, messages};
+use quicksand_abi::socket::Ucred;
+use zerocopy::{FromBytes, IntoBytes};
+
+use super::address::Address;
+use super::socket::{Incoming, MsgFlags, Outgoing, SocketOps};
+use crate::fs::ioctl;
+use crate::sync::{Events, Level, Mutex, WaitQueue};
+use crate::syscalls::SyscallResult;
+use crate::task::CurrentTask;
+use crate::vfs::IoDst;
+
+/// Longest request that is read.
+const MAX_REQUEST: usize = 64 << 10;
+/// Longest datagram of an answer: some programs read into one page.
+const MAX_ANSWER: usize = 3 << 10;
+/// Answers that wait at most; a program that never reads gets ENOBUFS.
+const MAX_WAITING: usize = 1024;
+
+const SOL_NETLINK: i32 = 270;
+const SO_RCVBUF_DEFAULT: i32 = 212_992;
+
+/// A netlink socket.
+pub struct NetlinkSocket {
+    kind: i32,
+    state: Mutex<State>,
+    queue: Arc<WaitQueue>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Where the port is given back.
+    net: Option<Arc<super::NetNamespace>>,
+    /// The port; 0 until it is bound.
+    port: u32,
+    groups: u32,
+    peer: u32,
+    incoming: VecDeque<Vec<u8>>,
+    pass_credentials: bool,
+    overrun: bool,
+}
+
+impl NetlinkSocket {
+    pub fn new(task: &CurrentTask, kind: i32, protocol: i32) -> Result<Arc<NetlinkSocket>, Errno> {
+        if kind != libc::SOCK_RAW && kind != libc::SOCK_DGRAM {
+            return Err(Errno::ESOCKTNOSUPPORT);
+        }
+        if protocol != libc::NETLINK_ROUTE {
+            let what = format!("netlink protocol {protocol}");
+            task.kernel().log_unsupported(&what, Errno::EPROTONOSUPPORT);
+            return Err(Errno::EPROTONOSUPPORT);
+        }
+        let net = Some(task.kernel().net.clone());
+        let state = Mutex::new(Level::Socket, State { net, ..State::default() });
+        Ok(Arc::new(NetlinkSocket { kind, state, queue: WaitQueue::new() }))
+    }
+
+    /// Gives the socket a port where it has none: the process's number, or a negative one where that is taken.
+    fn autobind(&self, task: &CurrentTask) -> u32 {
+        static NEXT: AtomicI32 = AtomicI32::new(-4096);
+        let mut state = self.state.lock();
+        if state.port == 0 {
+            let ports = &task.kernel().net.netlink_ports;
+            let own = task.group().pid() as u32;
+            state.port = if ports.claim(own) {
+                own
+            } else {
+                loop {
+                    let port = NEXT.fetch_sub(1, Ordering::Relaxed) as u32;
+                    if ports.claim(port) {
+                        break port;
+                    }
+                }
+            };
+        }
+        state.port
+    }
+
+    /// Answers all requests of one datagram (`netlink_rcv_skb`).
+    fn answer(&self, task: &CurrentTask, bytes: &[u8], port: u32) -> Vec<Vec<u8>> {
+        let mut out = Vec::new();
+        for (header, payload) in messages(bytes) {
+            // Control messages and what is no request are passed over.
+            if header.flags & quicksand_abi::netlink::NLM_F_REQUEST == 0 || header.kind < NLMSG_MIN_TYPE {
+                continue;
+            }
+            let result = route::answer(task, &header, payload, port, &mut out);
+            let code = match result {
+                Ok(()) if header.flags & NLM_F_ACK == 0 => continue,
+                Ok(()) => 0,
+                Err(e) => -e.raw(),
+            };
+            out.push(error_message(&header, payload, code, port));
+        }
+        out
+    }
+}
+
+/// NLMSG_ERROR: a code, and the request that it is about (an acknowledgement only has the header).
+fn error_message(request: &NlMsgHdr, payload: &[u8], code: i32, port: u32) -> Vec<u8> {
+    let payload = if code == 0 { &[] } else { payload };
+    let len = size_of::<NlMsgHdr>() * 2 + 4 + payload.len();
+    let header = NlMsgHdr { len: len as u32, kind: NLMSG_ERROR, flags: 0, seq: request.seq, pid: port };
+    let mut out = header.as_bytes().to_vec();
+    out.extend_from_slice(&code.to_ne_bytes());
+    out.extend_from_slice(request.as_bytes());
+    out.extend_from_slice(payload);
+    out.resize(align(out.len()), 0);
+    out
+}
+
+fn address(port: u32, groups: u32) -> Address {
+    SockaddrNl { family: libc::AF_NETLINK as u16, pad: 0, pid: port, groups }.as_bytes().to_vec()
+}
+
+fn parse(address: &[u8]) -> Result<SockaddrNl, Errno> {
+    let (parsed, _) = SockaddrNl::read_from_prefix(address).map_err(|_| Errno::EINVAL)?;
+    if i32::from(parsed.family) != libc::AF_NETLINK {
+        return Err(Errno::EINVAL);
+    }
+    Ok(parsed)
+}
+
+impl SocketOps for NetlinkSocket {
+    fn family(&self) -> i32 {
+        libc::AF_NETLINK
+    }
+    fn kind(&self) -> i32 {
+        self.kind
+    }
+    fn protocol(&self) -> i32 {
+        libc::NETLINK_ROUTE
+    }
+    fn queue(&self) -> Arc<WaitQueue> {
+        self.queue.clone()
+    }
+
+    fn poll(&self, _: &CurrentTask) -> Events {
+        let state = self.state.lock();
+        let mut events = Events::WRITABLE | Events::WRBAND;
+        if !state.incoming.is_empty() {
+            events |= Events::READABLE;
+        }
+        if state.overrun {
+            events |= Events::ERR;
+        }
+        events
+    }
+
+    fn release(&self) {
+        let mut state = self.state.lock();
+        let port = std::mem::take(&mut state.port);
+        if let Some(net) = state.net.take().filter(|_| port != 0) {
+            net.netlink_ports.free(port);
+        }
+    }
+
+    fn bind(&self, task: &CurrentTask, address: &[u8]) -> Result<(), Errno> {
+        let wanted = parse(address)?;
+        if wanted.pid == 0 {
+            self.autobind(task);
+        } else {
+            let mut state = self.state.lock();
+            if state.port != 0 && state.port != wanted.pid {
+                return Err(Errno::EINVAL);
+            }
+            if state.port == 0 && !task.kernel().net.netlink_ports.claim(wanted.pid) {
+                return Err(Errno::EADDRINUSE);
+            }
+            state.port = wanted.pid;
+        }
+        self.state.lock().groups = wanted.groups;
+        Ok(())
+    }
+
+    fn connect(&self, task: &CurrentTask, address: &[u8], _: bool) -> Result<(), Errno> {
+        if super::address::family(address) == Some(libc::AF_UNSPEC) {
+            self.state.lock().peer = 0;
+            return Ok(());
+        }
+        let to = parse(address)?;
+        if to.pid != 0 || to.groups != 0 {
+            return Err(Errno::EPERM);
+        }
+        self.autobind(task);
+        self.state.lock().peer = to.pid;
+        Ok(())
+    }
+
+    fn local_address(&self) -> Result<Address, Errno> {
+        let state = self.state.lock();
+        Ok(address(state.port, state.groups))
+    }
+    fn peer_address(&self) -> Result<Address, Errno> {
+        Ok(address(self.state.lock().peer, 0))
+    }
+
+    fn send(&self, task: &CurrentTask, message: &mut Outgoing<'_, '_>) -> Result<usize, Errno> {
+        if message.flags.contains(MsgFlags::OOB) {
+            return Err(Errno::EOPNOTSUPP);
+        }
+        if let Some(to) = message.to {
+            let to = parse(to)?;
+            // To the kernel only: there is nobody else.
+            if to.groups != 0 {
+                return Err(Errno::EPERM);
+            }
+            if to.pid != 0 {
+                return Err(Errno::ECONNREFUSED);
+            }
+        }
+        let port = self.autobind(task);
+        let len = message.src.remaining();
+        if len > MAX_REQUEST {
+            return Err(Errno::EMSGSIZE);
+        }
+        let mut bytes = vec![0; len];
+        let mut taken = 0;
+        while taken < len {
+            match message.src.take(&mut bytes[taken..])? {
+                0 => break,
+                n => taken += n,
+            }
+        }
+        let answers = self.answer(task, &bytes, port);
+        {
+            let mut state = self.state.lock();
+            if state.incoming.len() + answers.len() > MAX_WAITING {
+                state.overrun = true;
+            } else {
+                state.incoming.extend(answers);
+            }
+        }
+        self.queue.notify(Events::READABLE);
+        Ok(len)
+    }
+
+    fn receive(&self, _: &CurrentTask, dst: &mut IoDst<'_>, flags: MsgFlags) -> Result<Incoming, Errno> {
+        if flags.contains(MsgFlags::OOB) {
+            return Err(Errno::EOPNOTSUPP);
+        }
+        let peek = flags.contains(MsgFlags::PEEK);
+        let (data, pass_credentials) = {
+            let mut state = self.state.lock();
+            if std::mem::take(&mut state.overrun) {
+                return Err(Errno::ENOBUFS);
+            }
+            let data = if peek { state.incoming.front().cloned() } else { state.incoming.pop_front() };
+            (data.ok_or(Errno::EAGAIN)?, state.pass_credentials)
+        };
+        let fits = data.len().min(dst.remaining());
+        let mut put = 0;
+        while put < fits {
+            put += dst.put(&data[put..fits])?;
+        }
+        let mut incoming = Incoming {
+            len: if flags.contains(MsgFlags::TRUNC) { data.len() } else { put },
+            from: Some(address(0, 0)),
+            ..Incoming::default()
+        };
+        if fits < data.len() {
+            incoming.flags |= MsgFlags::TRUNC;
+        }
+        if pass_credentials {
+            incoming.control.credentials = Some(Ucred::default());
+        }
+        Ok(incoming)
+    }
+
+    fn get_option(&self, task: &CurrentTask, level: i32, name: i32, _: usize) -> Result<Vec<u8>, Errno> {
+        let int = |value: i32| Ok(value.to_ne_bytes().to_vec());
+        match (level, name) {
+            (libc::SOL_SOCKET, libc::SO_RCVBUF | libc::SO_SNDBUF) => int(SO_RCVBUF_DEFAULT),
+            (libc::SOL_SOCKET, libc::SO_ERROR | libc::SO_ACCEPTCONN) => int(0),
+            (libc::SOL_SOCKET, libc::SO_PASSCRED) => int(i32::from(self.state.lock().pass_credentials)),
+            _ => {
+                let what = format!("netlink socket option {level}:{name}");
+                task.kernel().log_unsupported(&what, Errno::ENOPROTOOPT);
+                Err(Errno::ENOPROTOOPT)
+            }
+        }
+    }
+
+    fn set_option(&self, task: &CurrentTask, level: i32, name: i32, value: &[u8]) -> Result<(), Errno> {
+        let (number, _) = i32::read_from_prefix(value).map_err(|_| Errno::EINVAL)?;
+        match (level, name) {
+            (libc::SOL_SOCKET, libc::SO_PASSCRED) => self.state.lock().pass_credentials = number != 0,
+            // Buffers do not grow here, and what is never sent to a group is never missed.
+            (libc::SOL_SOCKET, libc::SO_RCVBUF | libc::SO_SNDBUF | libc::SO_RCVBUFFORCE) => {}
+            // Memberships, packet info, broadcast errors, capped and extended acknowledgements, strict checks.
+            (SOL_NETLINK, 1..=5 | 8 | 10..=12) => {}
+            _ => {
+                let what = format!("netlink socket option {level}:{name}");
+                task.kernel().log_unsupported(&what, Errno::ENOPROTOOPT);
+                return Err(Errno::ENOPROTOOPT);
+            }
+        }
+        Ok(())
+    }
+
+    fn ioctl(&self, task: &CurrentTask, cmd: u32, arg: u64) -> SyscallResult {
+        match cmd {
+            ioctl::FIONREAD => {
+                let len = self.state.lock().incoming.front().map_or(0, Vec::len);
+                ioctl::put_int(task, arg, len)
+            }
+            _ => super::interface::ioctl(task, cmd, quicksand_abi::UserAddr(arg)),
+        }
+    }
+}
+
+/// The ports of netlink sockets that are taken.
+#[derive(Debug)]
+pub struct Ports(Mutex<std::collections::HashSet<u32>>);
+
+impl Default for Ports {
+    fn default() -> Ports {
+        Ports(Mutex::new(Level::Leaf, std::collections::HashSet::new()))
+    }
+}
+
+impl Ports {
+    fn claim(&self, port: u32) -> bool {
+        self.0.lock().insert(port)
+    }
+    fn free(&self, port: u32) {
+        self.0.lock().remove(&port);
+    }
+}
+
+impl fmt::Debug for NetlinkSocket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("NetlinkSocket")
+    }
+}

@@ -116,17 +116,16 @@ fn read() -> Result<PerCrate> {
     toml::from_str(&text).context("xtask/ratchet.toml")
 }
 
-/// A crate is a folder of the repository's root that has a manifest.
+/// Every member of the workspace, by its folder.
 fn count_tree() -> Result<PerCrate> {
+    let manifest = std::fs::read_to_string(setup::root().join("Cargo.toml")).context("Cargo.toml")?;
+    let manifest: toml::Table = toml::from_str(&manifest).context("Cargo.toml")?;
+    let members = manifest.get("workspace").and_then(|workspace| workspace.get("members")?.as_array());
     let mut all = PerCrate::new();
-    for entry in std::fs::read_dir(setup::root())? {
-        let dir = entry?.path();
-        let name = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        if dir.join("Cargo.toml").is_file() {
-            let mut counts = Counts::default();
-            count_dir(&dir, &mut counts)?;
-            all.insert(name, counts);
-        }
+    for name in members.into_iter().flatten().filter_map(toml::Value::as_str) {
+        let mut counts = Counts::default();
+        count_dir(&setup::root().join(name), &mut counts)?;
+        all.insert(name.to_owned(), counts);
     }
     Ok(all)
 }

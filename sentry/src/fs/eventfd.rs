@@ -97,6 +97,10 @@ impl FileOps for EventFd {
         Ok(8)
     }
 
+    fn is_stream(&self) -> bool {
+        true
+    }
+
     /// `noop_llseek`
     fn seek(&self, _: &OpenFile, _: SeekFrom) -> Result<u64, Errno> {
         Ok(0)

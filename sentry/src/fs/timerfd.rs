@@ -210,6 +210,10 @@ impl FileOps for TimerFd {
         }
     }
 
+    fn is_stream(&self) -> bool {
+        true
+    }
+
     fn seek(&self, _: &OpenFile, _: SeekFrom) -> Result<u64, Errno> {
         Ok(0)
     }

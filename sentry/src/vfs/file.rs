@@ -131,7 +131,8 @@ pub trait FileOps: Any + Send + Sync + fmt::Debug {
     fn timeout(&self, _file: &OpenFile, _write: bool) -> Option<std::time::Duration> {
         None
     }
-    /// Whether the file has no position (pipes, sockets, ttys): `lseek` and `pread` answer ESPIPE.
+    /// Whether the file has no position (pipes, sockets, ttys): `pread` answers ESPIPE, and so does `lseek` where
+    /// [`FileOps::seek`] does not say otherwise.
     fn is_stream(&self) -> bool {
         false
     }
@@ -203,6 +204,9 @@ pub trait FileOps: Any + Send + Sync + fmt::Debug {
 
 /// What [`FileOps::seek`] does where a file system does not say: a file without holes.
 pub fn default_seek(file: &OpenFile, from: SeekFrom) -> Result<u64, Errno> {
+    if file.ops.is_stream() {
+        return Err(Errno::ESPIPE);
+    }
     let size = || file.inode.attr().map(|a| a.size as i64);
     let target = match from {
         SeekFrom::Start(at) => Some(at),

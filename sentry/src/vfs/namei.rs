@@ -74,7 +74,7 @@ fn add_entry(
     make: impl FnOnce(&Path, &[u8]) -> Result<Arc<Inode>, Errno>,
 ) -> Result<Path, Errno> {
     let mut walker = Walker::new(task, dirfd, path, WalkFlags::empty())?;
-    let Last::Name { name, trailing_slash } = walker.parent()? else { return Err(Errno::EEXIST) };
+    let (name, trailing_slash) = walker.parent()?.name(Errno::EEXIST)?;
     let dir = walker.at;
     let mut children = dir.dentry.children.lock();
     match dir.dentry.lookup_locked(&mut children, &name, Some(task)) {
@@ -122,7 +122,7 @@ pub fn link(task: &CurrentTask, old: &Path, dirfd: Fd, path: &[u8]) -> Result<()
 /// `unlink(2)`.
 pub fn unlink(task: &CurrentTask, dirfd: Fd, path: &[u8]) -> Result<(), Errno> {
     let mut walker = Walker::new(task, dirfd, path, WalkFlags::empty())?;
-    let Last::Name { name, trailing_slash } = walker.parent()? else { return Err(Errno::EISDIR) };
+    let (name, trailing_slash) = walker.parent()?.name(Errno::EISDIR)?;
     let dir = walker.at;
     let mut children = dir.dentry.children.lock();
     perm::want_write(&dir)?;
@@ -150,6 +150,7 @@ pub fn rmdir(task: &CurrentTask, dirfd: Fd, path: &[u8]) -> Result<(), Errno> {
         Last::Dot => return Err(Errno::EINVAL),
         Last::DotDot => return Err(Errno::ENOTEMPTY),
         Last::Root => return Err(Errno::EBUSY),
+        Last::TooLong => return Err(Errno::ENAMETOOLONG),
     };
     let dir = walker.at;
     let mut children = dir.dentry.children.lock();
@@ -226,14 +227,6 @@ struct Entry {
     trailing_slash: bool,
 }
 
-fn entry(task: &CurrentTask, dirfd: Fd, path: &[u8], otherwise: Errno) -> Result<Entry, Errno> {
-    let mut walker = Walker::new(task, dirfd, path, WalkFlags::empty())?;
-    match walker.parent()? {
-        Last::Name { name, trailing_slash } => Ok(Entry { dir: walker.at, name, trailing_slash }),
-        _ => Err(otherwise),
-    }
-}
-
 /// `renameat2(2)`.
 pub fn rename(
     task: &CurrentTask,
@@ -243,22 +236,27 @@ pub fn rename(
     new_path: &[u8],
     flags: RenameFlags,
 ) -> Result<(), Errno> {
-    let no_replace = flags.contains(RenameFlags::NOREPLACE);
-    // Both paths are walked before either is judged.
-    let old = entry(task, old_fd, old_path, Errno::EBUSY);
-    if let Err(e) = &old
-        && *e != Errno::EBUSY
-    {
-        return Err(*e);
-    }
-    let new = entry(task, new_fd, new_path, if no_replace { Errno::EEXIST } else { Errno::EBUSY });
-    if let (Err(e), Err(_)) = (&old, &new) {
-        return Err(*e);
-    }
-    let (old, new) = (old?, new?);
-    if !Arc::ptr_eq(&old.dir.mount, &new.dir.mount) {
+    // Both paths are walked, and must be on one mount, before either last name is judged.
+    let mut old = Walker::new(task, old_fd, old_path, WalkFlags::empty())?;
+    let old_last = old.parent()?;
+    let mut new = Walker::new(task, new_fd, new_path, WalkFlags::empty())?;
+    let new_last = new.parent()?;
+    if !Arc::ptr_eq(&old.at.mount, &new.at.mount) {
         return Err(Errno::EXDEV);
     }
+    let special = |last: &Last| matches!(last, Last::Dot | Last::DotDot | Last::Root);
+    if special(&old_last) {
+        return Err(Errno::EBUSY);
+    }
+    if special(&new_last) {
+        let no_replace = flags.contains(RenameFlags::NOREPLACE);
+        return Err(if no_replace { Errno::EEXIST } else { Errno::EBUSY });
+    }
+    let entry = |dir: Path, last: Last| {
+        let (name, trailing_slash) = last.name(Errno::EBUSY)?;
+        Ok::<_, Errno>(Entry { dir, name, trailing_slash })
+    };
+    let (old, new) = (entry(old.at, old_last)?, entry(new.at, new_last)?);
     perm::want_write(&old.dir)?;
     let (old_dir, new_dir) = (&old.dir.dentry, &new.dir.dentry);
     let across = !Arc::ptr_eq(old_dir, new_dir);

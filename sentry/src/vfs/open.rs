@@ -119,6 +119,7 @@ pub fn open_how(
             Last::Root | Last::Dot | Last::DotDot if exclusive => return Err(Errno::EEXIST.into()),
             Last::Root | Last::Dot | Last::DotDot => return Err(Errno::EISDIR.into()),
             Last::Name { trailing_slash: true, .. } => return Err(Errno::EISDIR.into()),
+            Last::TooLong => return Err(Errno::ENAMETOOLONG.into()),
             Last::Name { name, .. } => name,
         };
         let found = lookup_or_create(task, &walker, &name, how)?;

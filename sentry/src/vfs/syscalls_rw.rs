@@ -306,9 +306,6 @@ pub fn sys_lseek(task: &CurrentTask, fd: Fd, offset: i64, whence: u32) -> Syscal
 
 /// `lseek(2)`; `whence` is in range.
 pub fn seek(file: &OpenFile, offset: i64, whence: u32) -> Result<u64, Errno> {
-    if file.ops.is_stream() {
-        return Err(Errno::ESPIPE);
-    }
     let _position = file.position_lock.lock();
     let target = file.ops.seek(
         file,

@@ -81,8 +81,21 @@ pub enum Last {
     },
     Dot,
     DotDot,
+    /// Longer than a name can be: ENAMETOOLONG, once it is looked up.
+    TooLong,
     /// There is none: the path was `/`, or empty, or a magic link was followed.
     Root,
+}
+
+impl Last {
+    /// The name, and whether a slash follows it; `otherwise` where it is no ordinary one.
+    pub fn name(&self, otherwise: Errno) -> Result<(NameBuf, bool), Errno> {
+        match self {
+            Last::Name { name, trailing_slash } => Ok((*name, *trailing_slash)),
+            Last::TooLong => Err(Errno::ENAMETOOLONG),
+            Last::Dot | Last::DotDot | Last::Root => Err(otherwise),
+        }
+    }
 }
 
 /// A walk under way.
@@ -203,6 +216,7 @@ impl<'a> Walker<'a> {
             self.may_search()?;
             self.jumped = false;
             match name {
+                NextName::TooLong if last => return Ok(Last::TooLong),
                 NextName::TooLong => return Err(Errno::ENAMETOOLONG),
                 NextName::Dot if last => return Ok(Last::Dot),
                 NextName::DotDot if last => return Ok(Last::DotDot),
@@ -227,6 +241,7 @@ impl<'a> Walker<'a> {
         loop {
             match self.parent()? {
                 Last::Root | Last::Dot => break,
+                Last::TooLong => return Err(Errno::ENAMETOOLONG),
                 Last::DotDot => {
                     self.dot_dot()?;
                     break;

@@ -5,7 +5,7 @@
 //! and `fallocate` are the host's own shmem, which is what a guest's tmpfs would be.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use quicksand_abi::Errno;
 use rustix::fs::{FallocateFlags, MemfdFlags, SeekFrom as HostSeek};
@@ -37,6 +37,8 @@ pub(super) struct Data {
     size: u64,
     store: Store,
     pub(super) seals: u32,
+    /// Of a file that can be sealed: what its writable shared mappings hold, as long as there are any.
+    writable_mappings: Weak<OwnedFd>,
 }
 
 #[derive(Debug)]
@@ -59,7 +61,8 @@ enum Store {
 impl Default for Data {
     fn default() -> Data {
         // Ordinary files cannot be sealed.
-        Data { size: 0, store: Store::Heap { bytes: Vec::new(), written: 0 }, seals: seal::SEAL }
+        let store = Store::Heap { bytes: Vec::new(), written: 0 };
+        Data { size: 0, store, seals: seal::SEAL, writable_mappings: Weak::new() }
     }
 }
 
@@ -106,7 +109,8 @@ impl Data {
         }
         let mut data = data;
         if self.seals & seal::GROW != 0 && offset.saturating_add(data.len() as u64) > self.size {
-            let fits = self.size.saturating_sub(offset) & !(PAGE - 1);
+            // As Linux writes: page by page, and the first page that would grow the file ends it.
+            let fits = (self.size & !(PAGE - 1)).saturating_sub(offset);
             if fits == 0 {
                 return Err(Errno::EPERM);
             }
@@ -201,6 +205,17 @@ impl Data {
         let dense = u64::from(written.trailing_ones());
         self.store = Store::Host { fd: fd.clone(), counted: u64::from(written.count_ones()), dense };
         Ok(fd)
+    }
+
+    /// A descriptor of its own for writable shared mappings: whether there are any is whether it is held.
+    fn writable_mapping(&mut self, fd: &Arc<OwnedFd>) -> Result<Arc<OwnedFd>, Errno> {
+        if let Some(held) = self.writable_mappings.upgrade() {
+            return Ok(held);
+        }
+        let new = rustix::io::fcntl_dupfd_cloexec(&**fd, 0).map_err(host)?;
+        let new = Arc::new(new);
+        self.writable_mappings = Arc::downgrade(&new);
+        Ok(new)
     }
 
     fn fallocate(&mut self, space: &Space, mode: u32, offset: u64, len: u64) -> Result<(), Errno> {
@@ -460,7 +475,11 @@ impl file::FileOps for TmpfsFile {
         let mut state = Node::of(&file.inode)?.state.lock();
         let data = state.file()?;
         let sealed = data.seals & (seal::WRITE | seal::FUTURE_WRITE) != 0;
-        Ok(HostMapping { fd: data.to_host()?, offset, writable: !(shared && sealed) })
+        let mut fd = data.to_host()?;
+        if shared && !sealed && data.seals & seal::SEAL == 0 && file.flags().can_write() {
+            fd = data.writable_mapping(&fd)?;
+        }
+        Ok(HostMapping { fd, offset, writable: !(shared && sealed) })
     }
 
     fn sync(&self, _file: &OpenFile, _data_only: bool) -> Result<(), Errno> {
@@ -489,6 +508,12 @@ impl file::FileOps for TmpfsFile {
         let data = state.file()?;
         if data.seals & seal::SEAL != 0 {
             return Err(Errno::EPERM);
+        }
+        if seals & seal::WRITE != 0
+            && data.seals & seal::WRITE == 0
+            && data.writable_mappings.strong_count() > 0
+        {
+            return Err(Errno::EBUSY);
         }
         let mut seals = seals;
         if seals & seal::EXEC != 0 && executable {

@@ -44,7 +44,6 @@ pub fn create(name: &[u8], sealing: Sealing, uid: u32, gid: u32) -> Result<Arc<O
     shown.extend_from_slice(name);
     let shown = String::from_utf8_lossy(&shown).into_owned() + " (deleted)";
     let flags = OpenFlags::RDWR | OpenFlags::LARGEFILE;
-    let file = OpenFile::new_anonymous(inode, &shown, Box::new(file::TmpfsFile), flags);
-    file.hold_write_access()?;
-    Ok(file)
+    // As in Linux it does not count as a writer: a memfd can be executed while it is open.
+    Ok(OpenFile::new_anonymous(inode, &shown, Box::new(file::TmpfsFile), flags))
 }

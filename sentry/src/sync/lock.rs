@@ -38,8 +38,6 @@ pub enum Level {
     Signals,
     /// What a process does with each signal.
     SignalActions,
-    /// The fields of one task.
-    Task,
     /// A file-descriptor table.
     FdTable,
     /// `epoll` topology.
@@ -63,6 +61,8 @@ pub enum Level {
     /// A VMA tree. Late, because a copy to or from guest memory (made with an object's buffers locked) may have to grow
     /// a stack; no file is called with it held.
     Mm,
+    /// The fields of one task. Late, because credentials are looked at everywhere; nothing is taken or dropped under it.
+    Task,
     /// Private state of one file system or service that calls nothing while locked.
     Leaf,
     /// The entries of a wait queue. Waking takes `Waiter` locks under it.

@@ -456,7 +456,9 @@ pub fn sys_unshare(task: &CurrentTask, flags: u64) -> SyscallResult {
     refuse_namespaces(task, flags)?;
     if flags & FS != 0 {
         let fs = task.fs().duplicate();
-        task.state.lock().fs = Some(fs);
+        let old = task.state.lock().fs.replace(fs);
+        // Outside the lock: it may be the last reference to a directory.
+        drop(old);
     }
     if flags & FILES != 0 {
         let files = Arc::new(task.files().duplicate());

@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 
 use quicksand_abi::signal::{SA_NOCLDWAIT, SIG_IGN, SigInfo, code};
 
+use super::cputime::Usage;
 use super::group::ExitStatus;
 use super::pid::Tables;
 use super::{CurrentTask, Task, ThreadGroup, Work, futex};
@@ -38,6 +39,8 @@ pub(super) fn exit_task(current: CurrentTask) {
     drop(current.pending_exec.take());
     let task = current.task().clone();
     leave_vfork(&task);
+    // While it has any.
+    let max_rss = task.usage().max_rss;
     current.set_files(Arc::new(FdTable::default()));
     // The context goes before the address space it ran in; both before anybody is told.
     drop(current);
@@ -51,7 +54,7 @@ pub(super) fn exit_task(current: CurrentTask) {
         end_namespace(&task, status);
     }
     task.cpu.stop();
-    leave_tree(&task, status);
+    leave_tree(&task, status, max_rss);
     group.child_queue.notify(Events::IN);
     group.pids().gone.notify(Events::IN);
 }
@@ -99,9 +102,9 @@ fn end_namespace(task: &Arc<Task>, status: ExitStatus) {
 }
 
 /// Takes a task out of its group and namespace; the last one makes the process a zombie.
-fn leave_tree(task: &Arc<Task>, own_status: ExitStatus) {
+fn leave_tree(task: &Arc<Task>, own_status: ExitStatus, max_rss: u64) {
     let group = task.group();
-    let usage = task.usage();
+    let usage = Usage { max_rss, ..task.usage() };
     let (creds, name) = {
         let state = task.state.lock();
         (state.creds.clone(), state.name.clone())

@@ -253,7 +253,8 @@ impl CurrentTask {
             FaultOutcome::Forbidden => (libc::SIGSEGV, code::SEGV_ACCERR),
             FaultOutcome::Bus => (libc::SIGBUS, code::BUS_ADRERR),
         };
-        self.trap.set(TrapInfo { number: 14, error_code: u64::from(fault.error_code), cr2: fault.addr.0 });
+        // As Linux: nobody learns whether a kernel address is mapped.
+        self.trap.set(TrapInfo { number: 14, error_code: u64::from(fault.error_code) | u64::from(fault.addr >= UserAddr::TASK_SIZE), cr2: fault.addr.0 });
         self.force_signal(SigInfo::fault(signal, code, fault.addr));
     }
 

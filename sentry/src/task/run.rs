@@ -254,7 +254,11 @@ impl CurrentTask {
             FaultOutcome::Bus => (libc::SIGBUS, code::BUS_ADRERR),
         };
         // As Linux: nobody learns whether a kernel address is mapped.
-        self.trap.set(TrapInfo { number: 14, error_code: u64::from(fault.error_code) | u64::from(fault.addr >= UserAddr::TASK_SIZE), cr2: fault.addr.0 });
+        self.trap.set(TrapInfo {
+            number: 14,
+            error_code: u64::from(fault.error_code) | u64::from(fault.addr >= UserAddr::TASK_SIZE),
+            cr2: fault.addr.0,
+        });
         self.force_signal(SigInfo::fault(signal, code, fault.addr));
     }
 

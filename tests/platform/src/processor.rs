@@ -44,7 +44,9 @@ pub fn traps(platform: &dyn Platform) {
     guest.map(DATA, PAGE, Prot::RW);
     guest.regs.rbx = DATA;
     match guest.run() {
-        Exit::Syscall => eprintln!("NOT RUN: #XM part of traps: this (emulated) processor raises no SSE exceptions"),
+        Exit::Syscall => {
+            eprintln!("NOT RUN: #XM part of traps: this (emulated) processor raises no SSE exceptions")
+        }
         exit => assert_eq!(exit, Exit::Trap(plain(19))),
     }
     // pushfq; orl $0x40000, (%rsp); popfq; mov 1(%rbx), %eax: alignment check

@@ -14,6 +14,8 @@ pub mod file;
 pub mod inode;
 pub mod node;
 pub mod remote;
+#[cfg(test)]
+mod tests;
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;

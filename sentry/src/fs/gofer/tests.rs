@@ -110,8 +110,14 @@ fn a_directory_that_moves_takes_its_files_along() {
         let b = root.ops.create(&root, b"b", NewNode::Directory, owner()).unwrap();
         let inner = a.ops.create(&a, b"inner", NewNode::Directory, owner()).unwrap();
         let file = inner.ops.create(&inner, b"file", NewNode::Regular, owner()).unwrap();
-        let rename =
-            Rename { name: b"inner", moved: &inner, new_dir: &b, new_name: b"x", replaced: None, exchange: false };
+        let rename = Rename {
+            name: b"inner",
+            moved: &inner,
+            new_dir: &b,
+            new_name: b"x",
+            replaced: None,
+            exchange: false,
+        };
         a.ops.rename(&a, &rename).unwrap();
         let set = SetAttr { perm: Some(0o444), ..SetAttr::default() };
         file.ops.set_attr(&file, &set).unwrap();
@@ -131,7 +137,10 @@ fn links_devices_and_attributes() {
             other => panic!("{other:?}"),
         }
         // A link is never followed, whatever is asked of it.
-        let at = super::node::At { dir: super::node::Node::root(backend_stat(&*backend)), name: b"link"[..].into() };
+        let at = super::node::At {
+            dir: super::node::Node::root(backend_stat(&*backend)),
+            name: b"link"[..].into(),
+        };
         assert_eq!(backend.open_file(&at, Access::Read).unwrap_err(), Errno::ELOOP);
         let fifo = root.ops.create(&root, b"fifo", NewNode::Fifo, owner()).unwrap();
         assert_eq!(fifo.kind, FileKind::Fifo);

@@ -113,7 +113,6 @@ static long o_timerfd_get(int f) { struct itimerspec i; return timerfd_gettime(f
 static long o_signalfd(int f) { sigset_t s; sigemptyset(&s); return zero_or_error(signalfd(f, &s, 0)); }
 static long o_execveat(int f) { char *av[] = {"x", NULL}; return syscall(SYS_execveat, f, "", av, av + 1, AT_EMPTY_PATH); }
 static long o_dup(int f) { long r = dup(f); if (r >= 0) close(r); return zero_or_error(r); }
-static long o_inotify(int f) { return syscall(SYS_inotify_add_watch, f, ".", 2); }
 static long o_pidfd_signal(int f) { return syscall(SYS_pidfd_send_signal, f, 0, NULL, 0); }
 static long o_readlinkat(int f) { return zero_or_error(readlinkat(f, "", b, 10)); }
 static long o_fstatat_empty(int f) { return fstatat(f, "", &st, AT_EMPTY_PATH); }
@@ -124,7 +123,7 @@ static const struct { const char *name; long (*fn)(int); } ops[] = {
     O(read0), O(pread), O(write0), O(pwrite0), O(preadv_neg), O(lseek), O(lseek_data), O(fstat), O(fstatfs), O(ftruncate), O(fallocate), O(fsync), O(fdatasync), O(sync_range), O(fadvise), O(readahead), O(fchmod), O(fchown), O(futimens), O(fchdir),
     O(getdents), O(openat), O(fgetxattr), O(flock), O(getlk), O(setlk_r), O(setlk_w), O(getfl), O(pipe_sz), O(fionread), O(fionbio), O(tcgets), O(unknown_ioctl), O(mmap_r), O(mmap_sw), O(send0), O(send1), O(recv), O(accept), O(listen),
     O(getsockname), O(getpeername), O(getsockopt), O(setsockopt), O(shutdown), O(connect_unspec), O(splice_in), O(splice_out), O(tee_in), O(vmsplice), O(sendfile_in), O(sendfile_out), O(cfr_in), O(cfr_out), O(poll), O(epoll_add), O(epoll_wait),
-    O(timerfd_get), O(signalfd), O(execveat), O(dup), O(inotify), O(pidfd_signal), O(readlinkat), O(fstatat_empty), O(close),
+    O(timerfd_get), O(signalfd), O(execveat), O(dup), O(pidfd_signal), O(readlinkat), O(fstatat_empty), O(close),
 };
 
 // Pairs whose answer differs between kernel versions or file systems.

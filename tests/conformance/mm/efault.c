@@ -90,29 +90,6 @@ int main(void) {
     RET("readonly.clock_gettime", syscall(SYS_clock_gettime, 1, ro));
     RET("null.read", ({ lseek(f, 0, SEEK_SET); syscall(SYS_read, f, NULL, 4); }));
     RET("null.clock_gettime", syscall(SYS_clock_gettime, 1, NULL));
-    // process_vm_readv on ourselves.
-    struct iovec lv = {m, 100}, rv = {edge - 10, 20};
-    RET("process_vm_readv.partial", process_vm_readv(getpid(), &lv, 1, &rv, 1, 0));
-    RET("process_vm_readv.bad", ({ rv.iov_base = edge; process_vm_readv(getpid(), &lv, 1, &rv, 1, 0); }));
-    RET("process_vm_readv.no_process", process_vm_readv(1 << 22, &lv, 1, &rv, 1, 0));
-    RET("process_vm_readv.flags", process_vm_readv(getpid(), &lv, 1, &rv, 1, 1));
-    pid_t pid;
-    strcpy(m, "child's view");
-    baton b = baton_new();
-    pid = fork();
-    if (pid == 0) {
-        baton_take(&b);
-        _exit(strcmp(m, "parent wrote") ? 1 : 0);
-    }
-    char local[16] = {0};
-    lv = (struct iovec){local, 12};
-    rv = (struct iovec){m, 12};
-    RET("process_vm_readv.child", process_vm_readv(pid, &lv, 1, &rv, 1, 0));
-    val("process_vm_readv.content", "%s", local);
-    lv.iov_base = "parent wrote";
-    RET("process_vm_writev.child", process_vm_writev(pid, &lv, 1, &rv, 1, 0));
-    baton_pass(&b);
-    val("process_vm_writev.seen", "%s", wname(wait_for(pid)));
     chdir(tmp_path);
     return 0;
 }

@@ -129,12 +129,5 @@ int main(void) {
     val("mem.written", "%.8s", (char *)target);
     RET("mem.unmapped", pread(mem, c, 8, 8));
     RET("mem.writes_readonly", pwrite(mem, "\x02", 1, (off_t)(uintptr_t)&ro_var) == 1 ? 0 : -1);
-    // pagemap: present or not.
-    int pm = open("/proc/self/pagemap", O_RDONLY);
-    uint64_t e[2] = {0};
-    char *fresh = mmap(NULL, 2 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    fresh[0] = 1;
-    if (pm >= 0) pread(pm, e, 16, (uintptr_t)fresh / PAGE * 8);
-    val("pagemap.present", "%d %d", (int)(e[0] >> 63), (int)(e[1] >> 63));
     return 0;
 }

@@ -2,7 +2,6 @@
 #include "../check.h"
 #include <sys/time.h>
 #include <sys/times.h>
-#include <sys/timex.h>
 
 static volatile int hits;
 static void on_alarm(int sig) { (void)sig; hits++; }
@@ -112,8 +111,5 @@ int main(void) {
     YES("times.null", times(NULL) >= k);
     RET("times.bad", syscall(SYS_times, 8));
     val("sysconf.clk_tck", "%ld", sysconf(_SC_CLK_TCK));
-    struct timex tx = {0};
-    YES("adjtimex.read", adjtimex(&tx) >= 0);
-    RET("adjtimex.bad", syscall(SYS_adjtimex, 8));
     return 0;
 }

@@ -50,12 +50,22 @@ struct Overlay {
 }
 
 #[derive(Debug)]
-struct Statfs(Arc<Layer>);
+struct Statfs {
+    layer: Arc<Layer>,
+    lower: Arc<Superblock>,
+}
 
 impl StatFs for Statfs {
-    /// As Linux: the upper layer's.
+    /// What is free is the upper layer's, as Linux has it. What the lower layer uses counts as used: a guest that asks how
+    /// large its root is means the files it sees.
     fn statfs(&self) -> Result<FsStat, Errno> {
-        self.0.superblock().statfs.statfs()
+        let mut all = self.layer.superblock().statfs.statfs()?;
+        if let Ok(lower) = self.lower.statfs.statfs() {
+            let used_bytes = lower.blocks.saturating_sub(lower.free).saturating_mul(lower.block_size);
+            all.blocks = all.blocks.saturating_add(used_bytes / all.block_size.max(1));
+            all.files = all.files.saturating_add(lower.files.saturating_sub(lower.files_free));
+        }
+        Ok(all)
     }
 }
 
@@ -65,7 +75,7 @@ pub fn new(lower: Arc<Inode>, options: &tmpfs::Options) -> Result<Arc<Dentry>, E
         return Err(Errno::ENOTDIR);
     }
     let layer = Arc::new(Layer::new(options));
-    let sb = Superblock::new("overlay", MAGIC, Box::new(Statfs(layer.clone())));
+    let sb = Superblock::new("overlay", MAGIC, Box::new(Statfs { layer: layer.clone(), lower: lower.sb.clone() }));
     let inner = Dentry::new_root(lower.clone(), b"/");
     let fs = Arc::new(Overlay {
         layer,

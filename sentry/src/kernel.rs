@@ -24,6 +24,8 @@ use crate::time::{Clocks, TimerService};
 #[derive(Debug)]
 pub struct KernelConfig {
     pub platform: Arc<dyn Platform>,
+    /// Processors and memory; made while the host's proc can still be seen.
+    pub machine: Machine,
     /// Log every system call.
     pub strace: bool,
 }
@@ -67,7 +69,7 @@ impl Kernel {
         let kernel = Kernel {
             platform: config.platform,
             terminals: job::Registry::default(),
-            machine: Machine::new(None),
+            machine: config.machine,
             boot_id: random_id(),
             clocks,
             timers: TimerService::default(),

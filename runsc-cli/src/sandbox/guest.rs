@@ -10,6 +10,7 @@ use quicksand_sentry::boot::{
 };
 use quicksand_sentry::fs::tty::job;
 use quicksand_sentry::kernel::{Container, Kernel, KernelConfig};
+use quicksand_sentry::machine::Machine;
 use quicksand_sentry::task::credentials::Caps;
 use quicksand_sentry::task::{ExitStatus, Resource, Rlimit, Rlimits, ThreadGroup};
 use quicksand_sentry::vfs::MountFlags;
@@ -72,10 +73,10 @@ fn signal_code(signal: i32) -> u8 {
 
 impl Sandbox {
     /// Makes the machine, the kernel and the container; nothing runs yet.
-    pub fn boot(boot: &mut Boot, sources: Sources) -> Result<Sandbox> {
+    pub fn boot(boot: &mut Boot, sources: Sources, machine: Machine) -> Result<Sandbox> {
         let device = boot.device.try_clone().context("a descriptor")?;
         let platform = KvmPlatform::new(Some(device)).context("starting the platform")?;
-        let kernel = Kernel::new(KernelConfig { platform: Arc::new(platform), strace: boot.strace });
+        let kernel = Kernel::new(KernelConfig { platform: Arc::new(platform), machine, strace: boot.strace });
         let process =
             boot.spec.process.take().ok_or_else(|| Error::new("config.json: process is missing"))?;
         let passwd = std::mem::take(&mut boot.passwd);

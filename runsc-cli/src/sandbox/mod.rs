@@ -20,6 +20,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 
 use quicksand_sentry::boot::RootSource;
+use quicksand_sentry::machine::Machine;
 
 use self::confine::Files;
 use crate::cli::Overlay;
@@ -121,6 +122,8 @@ impl Boot {
             rustix::process::ioctl_tiocsctty(&self.stdio[0]).context("taking the terminal")?;
         }
         let signals = serve::take_signals()?;
+        // The host's descriptions of processor and memory cannot be opened from the empty root.
+        let machine = Machine::new(memory_limit(&self.spec));
         let sources = match self.gofer.take() {
             None => {
                 let files = files::open(&self.spec, &self.rootfs, self.overlay)?;
@@ -133,7 +136,7 @@ impl Boot {
                 Sources::served(sockets)
             }
         };
-        let sandbox = guest::Sandbox::boot(&mut self, sources)?;
+        let sandbox = guest::Sandbox::boot(&mut self, sources, machine)?;
         self.timeline.event("sandbox_ready", now_ns());
         let sandbox = std::sync::Arc::new(sandbox);
         if self.start_now {
@@ -142,4 +145,10 @@ impl Boot {
         control::send(&self.channel, &Response::Done, &[])?;
         serve::serve(&sandbox, self.channel, self.listener, self.foreground, signals, self.timeline)
     }
+}
+
+/// `linux.resources.memory.limit`, in bytes; 0 and below mean none.
+fn memory_limit(spec: &Spec) -> Option<u64> {
+    let limit = spec.linux.resources.memory.limit?;
+    u64::try_from(limit).ok().filter(|limit| *limit > 0)
 }

@@ -15,7 +15,7 @@ use crate::task::CurrentTask;
 use crate::time::Realtime;
 use crate::vfs::{
     Attr, DeviceId, DirEntry, DirSink, FileKind, FileName, FileOps, Inode, InodeOps, IoDst, IoSrc,
-    LinkTarget, OpenFile, OpenFlags, SetAttr, Superblock,
+    LinkTarget, NewNode, OpenFile, OpenFlags, Owner, SetAttr, Superblock,
 };
 
 /// Owner and permissions of a pseudo inode.
@@ -71,6 +71,10 @@ fn set_attr(set: &SetAttr) -> Result<(), Errno> {
 pub trait Text: Send + Sync + Debug + 'static {
     /// Made when the file is read from its beginning, and kept for that open file until it is read from there again.
     fn text(&self, task: &CurrentTask) -> Result<Vec<u8>, Errno>;
+    /// The file is being opened.
+    fn open(&self, _task: &CurrentTask) -> Result<(), Errno> {
+        Ok(())
+    }
     /// A write, whole: `data` is what one `write(2)` gave, at most a page.
     fn store(&self, _task: &CurrentTask, _data: &[u8]) -> Result<(), Errno> {
         Err(Errno::EIO)
@@ -115,7 +119,8 @@ impl InodeOps for TextInode {
     fn set_attr(&self, _: &Inode, set: &SetAttr) -> Result<(), Errno> {
         set_attr(set)
     }
-    fn open(&self, _: &Arc<Inode>, _: OpenFlags, _: &CurrentTask) -> Result<Box<dyn FileOps>, Errno> {
+    fn open(&self, _: &Arc<Inode>, _: OpenFlags, task: &CurrentTask) -> Result<Box<dyn FileOps>, Errno> {
+        self.text.open(task)?;
         Ok(Box::new(TextFile { text: self.text.clone(), cached: Mutex::new(Level::Object, None) }))
     }
 }
@@ -202,6 +207,11 @@ pub trait Directory: Send + Sync + Debug + 'static {
     fn lookup(&self, dir: &Inode, name: &FileName, task: Option<&CurrentTask>) -> Result<Arc<Inode>, Errno>;
     /// All entries but `.` and `..`, in an order that stays the same from call to call.
     fn entries(&self, dir: &Inode, task: &CurrentTask) -> Result<Vec<(Vec<u8>, u64, FileKind)>, Errno>;
+    /// Where a reader goes on after the entry at `position`, so that it misses none and sees none twice while others come
+    /// and go. Ascending over the entries. Directories of numbers use the number.
+    fn cookie(&self, position: u64, _name: &FileName) -> u64 {
+        position
+    }
     /// Whether names may be cached: only where the set of entries never changes.
     fn fixed(&self) -> bool {
         false
@@ -236,6 +246,10 @@ impl InodeOps for DirInode {
     fn lookup(&self, dir: &Inode, name: &FileName, task: Option<&CurrentTask>) -> Result<Arc<Inode>, Errno> {
         self.dir.lookup(dir, name, task)
     }
+    /// Names that are not there cannot be made: to a program it looks as if the directory was gone.
+    fn create(&self, _: &Inode, _: &FileName, _: NewNode<'_>, _: Owner) -> Result<Arc<Inode>, Errno> {
+        Err(Errno::ENOENT)
+    }
     fn open(&self, _: &Arc<Inode>, _: OpenFlags, _: &CurrentTask) -> Result<Box<dyn FileOps>, Errno> {
         Ok(Box::new(DirFile { dir: self.dir.clone() }))
     }
@@ -264,7 +278,7 @@ impl FileOps for DirFile {
         sink: &mut dyn DirSink,
     ) -> Result<(), Errno> {
         let entries = self.dir.entries(&file.inode, task)?;
-        emit_entries(file, from, &entries, sink);
+        emit_entries(&*self.dir, file, from, &entries, sink);
         Ok(())
     }
     fn sync(&self, _: &OpenFile, _: bool) -> Result<(), Errno> {
@@ -272,14 +286,27 @@ impl FileOps for DirFile {
     }
 }
 
-/// Emits `.`, `..` and `entries` with cookies that are positions.
-fn emit_entries(file: &OpenFile, from: u64, entries: &[(Vec<u8>, u64, FileKind)], sink: &mut dyn DirSink) {
+/// The cookie of a numbered entry: after all named ones.
+pub fn number_cookie(position: u64, name: &FileName) -> u64 {
+    let number = std::str::from_utf8(name).ok().and_then(|n| n.parse::<u32>().ok());
+    number.map_or(position, |n| 1024 + u64::from(n))
+}
+
+/// Emits `.`, `..` and `entries`.
+fn emit_entries(
+    dir: &dyn Directory,
+    file: &OpenFile,
+    from: u64,
+    entries: &[(Vec<u8>, u64, FileKind)],
+    sink: &mut dyn DirSink,
+) {
     let parent_ino = file.path.dentry.parent().map_or(file.inode.ino, |p| p.inode.ino);
     let dots = [(&b"."[..], file.inode.ino), (&b".."[..], parent_ino)];
     let dots = dots.into_iter().map(|(name, ino)| (name, ino, FileKind::Directory));
     let all = dots.chain(entries.iter().map(|(name, ino, kind)| (name.as_slice(), *ino, *kind)));
     for (position, (name, ino, kind)) in (1..).zip(all) {
-        if position > from && !sink.emit(DirEntry { ino, kind, name, next: position }) {
+        let next = if position <= 2 { position } else { dir.cookie(position, name) };
+        if next > from && !sink.emit(DirEntry { ino, kind, name, next }) {
             break;
         }
     }

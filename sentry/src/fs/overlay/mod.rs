@@ -75,7 +75,8 @@ pub fn new(lower: Arc<Inode>, options: &tmpfs::Options) -> Result<Arc<Dentry>, E
         return Err(Errno::ENOTDIR);
     }
     let layer = Arc::new(Layer::new(options));
-    let sb = Superblock::new("overlay", MAGIC, Box::new(Statfs { layer: layer.clone(), lower: lower.sb.clone() }));
+    let sb =
+        Superblock::new("overlay", MAGIC, Box::new(Statfs { layer: layer.clone(), lower: lower.sb.clone() }));
     let inner = Dentry::new_root(lower.clone(), b"/");
     let fs = Arc::new(Overlay {
         layer,

@@ -3,7 +3,7 @@
 
 use std::sync::{Arc, Weak};
 
-use quicksand_abi::{Errno, UserAddr};
+use quicksand_abi::{Errno, PAGE_SIZE, UserAddr, UserRange};
 
 use super::task::{Subject, ino};
 use crate::fs::pseudo::{self, Directory, Link, Perm, Text};
@@ -31,8 +31,10 @@ pub(super) struct MagicLink {
 
 impl Link for MagicLink {
     fn target(&self, task: Option<&CurrentTask>) -> Result<LinkTarget, Errno> {
-        self.subject.check_access(task.ok_or(Errno::ENOENT)?)?;
-        let subject = self.subject.task()?;
+        let caller = task.ok_or(Errno::ENOENT)?;
+        // A zombie has none of these.
+        let subject = self.subject.task().map_err(|_| Errno::ENOENT)?;
+        self.subject.check_access(caller)?;
         let path = match self.magic {
             Magic::Cwd => subject.fs_opt().ok_or(Errno::ENOENT)?.cwd(),
             Magic::Root => subject.fs_opt().ok_or(Errno::ENOENT)?.root(),
@@ -64,6 +66,9 @@ impl Fds {
 }
 
 impl Directory for Fds {
+    fn cookie(&self, position: u64, name: &FileName) -> u64 {
+        pseudo::number_cookie(position, name)
+    }
     fn lookup(&self, _: &Inode, name: &FileName, task: Option<&CurrentTask>) -> Result<Arc<Inode>, Errno> {
         self.subject.check_access(task.ok_or(Errno::ENOENT)?)?;
         let text = std::str::from_utf8(name).map_err(|_| Errno::ENOENT)?;
@@ -191,6 +196,57 @@ impl InodeOps for MemInode {
     fn open(&self, _: &Arc<Inode>, _: OpenFlags, task: &CurrentTask) -> Result<Box<dyn FileOps>, Errno> {
         self.subject.check_access(task)?;
         Ok(Box::new(MemFile { mm: self.subject.task()?.mm_opt().ok_or(Errno::ESRCH)? }))
+    }
+}
+
+/// `pagemap`: eight bytes a page, of which only "present" (bit 63) is told: frames are the host's.
+pub(super) fn pagemap(sb: &Arc<Superblock>, number: u64, perm: Perm, subject: Subject) -> Arc<Inode> {
+    Inode::new(sb, number, FileKind::Regular, Box::new(PagemapInode { perm, subject }))
+}
+
+#[derive(Debug)]
+struct PagemapInode {
+    perm: Perm,
+    subject: Subject,
+}
+
+impl InodeOps for PagemapInode {
+    fn attr(&self, _: &Inode) -> Result<Attr, Errno> {
+        Ok(pseudo::attr(FileKind::Regular, self.perm, 1))
+    }
+    fn open(&self, _: &Arc<Inode>, _: OpenFlags, task: &CurrentTask) -> Result<Box<dyn FileOps>, Errno> {
+        self.subject.check_access(task)?;
+        Ok(Box::new(PagemapFile { mm: self.subject.task()?.mm_opt().ok_or(Errno::ESRCH)? }))
+    }
+}
+
+#[derive(Debug)]
+struct PagemapFile {
+    mm: Arc<MemoryManager>,
+}
+
+impl FileOps for PagemapFile {
+    fn read(&self, _: &OpenFile, _: &CurrentTask, dst: &mut IoDst<'_>, offset: u64) -> Result<usize, Errno> {
+        const PRESENT: u64 = 1 << 63;
+        if !offset.is_multiple_of(8) || !dst.remaining().is_multiple_of(8) {
+            return Err(Errno::EINVAL);
+        }
+        let start = dst.done();
+        let mut page = offset / 8;
+        let end = UserAddr::TASK_SIZE.0 / PAGE_SIZE;
+        while dst.remaining() > 0 && page < end {
+            let count = (dst.remaining() as u64 / 8).min(512).min(end - page);
+            let range = UserRange::new(UserAddr(page * PAGE_SIZE), count * PAGE_SIZE).ok_or(Errno::EINVAL)?;
+            let mut present = vec![false; count as usize];
+            self.mm.space.resident(range, &mut present);
+            let bytes: Vec<u8> =
+                present.iter().flat_map(|p| (if *p { PRESENT } else { 0 }).to_ne_bytes()).collect();
+            if dst.put(&bytes)? < bytes.len() {
+                break;
+            }
+            page += count;
+        }
+        Ok(dst.done() - start)
     }
 }
 

@@ -79,6 +79,9 @@ impl Directory for Root {
         }
         Ok(all)
     }
+    fn cookie(&self, position: u64, name: &FileName) -> u64 {
+        pseudo::number_cookie(position, name)
+    }
     fn nlink(&self) -> u32 {
         self.fixed.nlink() + self.pids.processes().len() as u32
     }

@@ -48,7 +48,8 @@ impl Subject {
     /// Owner of its files: the effective user, root where it is not dumpable.
     fn owner(&self, perm: u32) -> Perm {
         match self.task() {
-            Ok(task) if task.is_dumpable() => {
+            // A directory that everybody may list says nothing that needs hiding.
+            Ok(task) if task.is_dumpable() || perm == 0o555 => {
                 let creds = task.creds();
                 Perm { perm, uid: creds.euid, gid: creds.egid }
             }
@@ -93,6 +94,7 @@ enum What {
     Namespaces,
     Net,
     Mem,
+    Pagemap,
     /// `task`: only in the directory of a process.
     Tasks,
 }
@@ -126,6 +128,7 @@ const ENTRIES: &[Entry] = &[
         perm: 0o644,
         kind: Writable(status::oom_score_adj, status::set_oom_score_adj),
     },
+    Entry { name: "pagemap", perm: 0o400, kind: What::Pagemap },
     Entry { name: "personality", perm: 0o400, kind: Guarded(status::personality) },
     Entry { name: "root", perm: 0o777, kind: Link(fd::Magic::Root) },
     Entry { name: "schedstat", perm: 0o444, kind: Open(status::schedstat) },
@@ -194,6 +197,7 @@ impl Directory for TaskDir {
             }
             What::Net => pseudo::directory(&sb, number, perm, Arc::new(super::net::dir(&sb))),
             What::Mem => fd::mem(&sb, number, perm, subject),
+            What::Pagemap => fd::pagemap(&sb, number, perm, subject),
             What::Tasks => {
                 pseudo::directory(&sb, number, perm, Arc::new(Tasks { sb: self.sb.clone(), subject }))
             }
@@ -207,7 +211,7 @@ impl Directory for TaskDir {
         Ok(shown
             .map(|(index, entry)| {
                 let kind = match entry.kind {
-                    Open(_) | Guarded(_) | Writable(..) | What::Mem => FileKind::Regular,
+                    Open(_) | Guarded(_) | Writable(..) | What::Mem | What::Pagemap => FileKind::Regular,
                     Link(_) => FileKind::Symlink,
                     _ => FileKind::Directory,
                 };
@@ -228,6 +232,12 @@ struct TaskText {
 }
 
 impl Text for TaskText {
+    fn open(&self, caller: &CurrentTask) -> Result<(), Errno> {
+        match &ENTRIES[self.index].kind {
+            Guarded(_) => self.subject.check_access(caller),
+            _ => Ok(()),
+        }
+    }
     fn text(&self, caller: &CurrentTask) -> Result<Vec<u8>, Errno> {
         if !self.subject.alive() {
             return Err(Errno::ESRCH);
@@ -272,6 +282,9 @@ impl Directory for Tasks {
         tids.sort_unstable();
         let entry = |tid: i32| (tid.to_string().into_bytes(), ino(tid, THREAD_FLAG), FileKind::Directory);
         Ok(tids.into_iter().map(entry).collect())
+    }
+    fn cookie(&self, position: u64, name: &FileName) -> u64 {
+        pseudo::number_cookie(position, name)
     }
     fn alive(&self) -> bool {
         self.subject.alive()

@@ -166,6 +166,9 @@ impl Root {
 }
 
 impl Directory for Root {
+    fn cookie(&self, position: u64, name: &FileName) -> u64 {
+        pseudo::number_cookie(position, name)
+    }
     fn lookup(&self, _: &Inode, name: &FileName, _: Option<&CurrentTask>) -> Result<Arc<Inode>, Errno> {
         if name == b"ptmx" {
             return Ok(self.ptmx());

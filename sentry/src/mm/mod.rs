@@ -18,6 +18,7 @@ pub mod advise;
 pub mod fault;
 pub mod map;
 pub mod maps;
+pub mod process_vm;
 pub mod protect;
 pub mod remap;
 pub mod residency;

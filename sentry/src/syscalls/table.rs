@@ -398,8 +398,8 @@ syscalls! {
     307 sendmmsg(fd: Fd, msgs: Ptr, count: UInt, flags: Hex) => crate::net::syscalls_msg::sys_sendmmsg, "full";
     308 setns(fd: Fd, kind: Hex) => crate::task::clone::sys_setns, "answers EINVAL";
     309 getcpu(cpu: Ptr, node: Ptr, cache: Ptr) => crate::task::sched::sys_getcpu, "full";
-    310 process_vm_readv(pid: Int, liov: Ptr, liovcnt: UInt, riov: Ptr, riovcnt: UInt, flags: Hex);
-    311 process_vm_writev(pid: Int, liov: Ptr, liovcnt: UInt, riov: Ptr, riovcnt: UInt, flags: Hex);
+    310 process_vm_readv(pid: Int, liov: Ptr, liovcnt: UInt, riov: Ptr, riovcnt: UInt, flags: Hex) => crate::mm::process_vm::sys_process_vm_readv, "full";
+    311 process_vm_writev(pid: Int, liov: Ptr, liovcnt: UInt, riov: Ptr, riovcnt: UInt, flags: Hex) => crate::mm::process_vm::sys_process_vm_writev, "full";
     312 kcmp(pid1: Int, pid2: Int, kind: Int, idx1: UInt, idx2: UInt) => crate::task::syscalls::sys_kcmp, "no epoll targets";
     313 finit_module(a: Hex, b: Hex, c: Hex, d: Hex, e: Hex, f: Hex);
     314 sched_setattr(pid: Int, attr: Ptr, flags: Hex) => crate::task::sched::sys_sched_setattr, "remembered and told back; the host schedules";

@@ -22,6 +22,7 @@ const F_SETSIG: i32 = 10;
 const F_GETSIG: i32 = 11;
 const F_SETOWN_EX: i32 = 15;
 const F_GETOWN_EX: i32 = 16;
+const DN_MULTISHOT: u64 = 0x8000_0000;
 const CLOSE_RANGE_UNSHARE: u32 = 2;
 const CLOSE_RANGE_CLOEXEC: u32 = 4;
 
@@ -152,6 +153,8 @@ pub fn sys_fcntl(task: &CurrentTask, fd: Fd, cmd: i32, arg: u64) -> SyscallResul
         }
         libc::F_GETLEASE => Ok(libc::F_UNLCK as usize),
         libc::F_SETLEASE => set_lease(task, &file, arg as i32),
+        // To be told of nothing is what everybody is.
+        libc::F_NOTIFY if arg & !DN_MULTISHOT == 0 => Ok(0),
         libc::F_NOTIFY if !file.inode.is_dir() => Err(Errno::ENOTDIR.into()),
         libc::F_GETPIPE_SZ => Ok(file.ops.pipe_size(&file)?),
         libc::F_SETPIPE_SZ => {

@@ -113,7 +113,8 @@ impl CurrentTask {
     fn system_call(&self) -> std::time::Duration {
         let (mut number, mut args) = {
             let regs = self.regs.borrow();
-            (regs.orig_rax, regs.syscall_args())
+            // Linux looks at the lower half only.
+            (regs.orig_rax & 0xffff_ffff, regs.syscall_args())
         };
         self.wake_reason.set(WakeReason::First);
         self.resume.take();
@@ -253,12 +254,13 @@ impl CurrentTask {
             FaultOutcome::Forbidden => (libc::SIGSEGV, code::SEGV_ACCERR),
             FaultOutcome::Bus => (libc::SIGBUS, code::BUS_ADRERR),
         };
-        // As Linux: nobody learns whether a kernel address is mapped.
-        self.trap.set(TrapInfo {
-            number: 14,
-            error_code: u64::from(fault.error_code) | u64::from(fault.addr >= UserAddr::TASK_SIZE),
-            cr2: fault.addr.0,
-        });
+        let mut error_code = u64::from(fault.error_code);
+        if fault.addr >= UserAddr::TASK_SIZE {
+            // Nobody learns what is mapped for the kernel: always as if something were (present), and nothing special
+            // about it; write, user and fetch stay.
+            error_code = (error_code & 0x16) | 1;
+        }
+        self.trap.set(TrapInfo { number: 14, error_code, cr2: fault.addr.0 });
         self.force_signal(SigInfo::fault(signal, code, fault.addr));
     }
 

@@ -29,7 +29,13 @@ pub(super) struct Opener {
 
 /// The pipes of FIFOs that are open, by [`Inode::id`].
 pub struct FifoTable {
-    pipes: Mutex<HashMap<u64, Weak<Pipe>>>,
+    pipes: Mutex<HashMap<u64, Entry>>,
+}
+
+struct Entry {
+    pipe: Weak<Pipe>,
+    /// Keeps the pipe while somebody waits in `open(2)`: no file holds it then.
+    waited_for: Option<Arc<Pipe>>,
 }
 
 impl Default for FifoTable {
@@ -42,13 +48,22 @@ impl FifoTable {
     /// The pipe behind a FIFO's inode; a new one where it is not open.
     pub fn pipe(&self, inode: &Inode) -> Arc<Pipe> {
         let mut pipes = self.pipes.lock();
-        if let Some(pipe) = pipes.get(&inode.id).and_then(Weak::upgrade) {
+        if let Some(pipe) = pipes.get(&inode.id).and_then(|e| e.pipe.upgrade()) {
             return pipe;
         }
-        pipes.retain(|_, pipe| pipe.strong_count() > 0);
+        pipes.retain(|_, entry| entry.pipe.strong_count() > 0);
         let pipe = Pipe::new();
-        pipes.insert(inode.id, Arc::downgrade(&pipe));
+        pipes.insert(inode.id, Entry { pipe: Arc::downgrade(&pipe), waited_for: None });
         pipe
+    }
+
+    /// After an open or a try: the pipe is kept exactly as long as somebody waits for it.
+    fn keep(&self, inode: &Inode, pipe: &Arc<Pipe>, waited_for: bool) {
+        let mut pipes = self.pipes.lock();
+        let Some(entry) = pipes.get_mut(&inode.id) else { return };
+        let old = std::mem::replace(&mut entry.waited_for, waited_for.then(|| pipe.clone()));
+        drop(pipes);
+        drop(old); // outside the lock: it may be the last reference
     }
 }
 
@@ -78,11 +93,15 @@ pub fn open_fifo(
     let must_wait = nameless.is_none() && read != write;
     // Only a change of the counts is news: an opener that waits on would otherwise wake itself for ever.
     let first = resumed.is_none();
-    let result = {
+    let (result, waited_for) = {
         let mut state = pipe.state.lock();
         state.drop_dead_openers();
-        state.open(task, read, write, flags.contains(OpenFlags::NONBLOCK), must_wait, resumed)
+        let result = state.open(task, read, write, flags.contains(OpenFlags::NONBLOCK), must_wait, resumed);
+        (result, !state.openers.is_empty())
     };
+    if nameless.is_none() {
+        task.kernel().fifos.keep(inode, &pipe, waited_for);
+    }
     if first || result.is_err() {
         pipe.queue.notify_all();
     }

@@ -84,7 +84,9 @@ impl Kernel {
             next_id: AtomicU64::new(1),
             logged: Mutex::new(Level::Leaf, HashSet::new()),
         };
-        Arc::new(kernel)
+        let kernel = Arc::new(kernel);
+        crate::vfs::set_clock(&kernel);
+        kernel
     }
     /// The boot id, as a raw version 4 UUID.
     pub fn boot_id(&self) -> [u8; 16] {

@@ -46,9 +46,24 @@ pub use io::{IoDst, IoSrc};
 pub use mount::{Mount, MountFlags, MountNamespace, Path};
 pub use open::{OpenHow, open, open_exec, open_path};
 
+/// The kernel whose clock files are stamped by. File systems are asked without a task, and the guest compares what it
+/// reads of its clock with what it finds in files: the two must be one.
+static CLOCK: std::sync::OnceLock<std::sync::Weak<crate::kernel::Kernel>> = std::sync::OnceLock::new();
+
+pub(crate) fn set_clock(kernel: &std::sync::Arc<crate::kernel::Kernel>) {
+    // A process has one kernel; only unit tests make more, and to them any clock will do.
+    let _ = CLOCK.set(std::sync::Arc::downgrade(kernel));
+}
+
 /// The time for a file's time stamps.
 pub fn now() -> crate::time::Realtime {
-    crate::time::Clocks::default().realtime()
+    match CLOCK.get().and_then(std::sync::Weak::upgrade) {
+        Some(kernel) => kernel.clocks.realtime(),
+        None => {
+            let t = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
+            crate::time::Realtime(t.tv_sec.saturating_mul(1_000_000_000).saturating_add(t.tv_nsec))
+        }
+    }
 }
 
 /// SIGXFSZ: a file would grow past RLIMIT_FSIZE.

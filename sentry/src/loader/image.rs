@@ -105,6 +105,8 @@ fn map_segment(
         let offset =
             load.offset.checked_sub(in_page).filter(|o| o.is_multiple_of(PAGE_SIZE)).ok_or(Errno::EINVAL)?;
         let range = UserRange { start: UserAddr(first_page), end: UserAddr(page_ceil(file_end)?) };
+        // As `mmap`: no file is that long.
+        offset.checked_add(range.len()).filter(|end| *end <= i64::MAX as u64).ok_or(Errno::EOVERFLOW)?;
         let mut vma = Vma::anonymous(range, prot);
         vma.backing = VmaBacking::File {
             file: elf.file.clone(),

@@ -122,7 +122,7 @@ pub fn load(
     let interpreter = match program.interpreter(task, &head)? {
         None => None,
         Some(path) => {
-            let file = context.host.open_exec(&path)?;
+            let file = open_interpreter(context, &path)?;
             let mut head = vec![0; FIRST_READ];
             let n = elf::read_at(task, &file, &mut head, 0)?;
             if n < size_of::<quicksand_abi::elf::ElfHeader>() {
@@ -135,6 +135,12 @@ pub fn load(
     let ids = context.host.ids(&exe)?;
     // From here on Linux has no old program to return to.
     build(context, path, &arguments, program, interpreter, ids).map_err(ExecError::Kill)
+}
+
+/// Opens what a program names as its interpreter. The empty path leads to the working directory here, as in Linux, which
+/// is not a file.
+fn open_interpreter(context: &LoadContext<'_>, path: &[u8]) -> Result<Arc<OpenFile>, Errno> {
+    if path.is_empty() { Err(Errno::EACCES) } else { context.host.open_exec(path) }
 }
 
 /// Follows `#!` lines to a file that is none. Returns it with its beginning.
@@ -162,11 +168,7 @@ fn resolve_scripts(
         }
         arguments.interpret(script.interpreter, script.argument, &script_path)?;
         script_path = script.interpreter.to_vec();
-        if script_path.is_empty() {
-            // The empty path leads to the working directory here, as in Linux: not a file.
-            return Err(Errno::EACCES.into());
-        }
-        file = context.host.open_exec(&script_path)?;
+        file = open_interpreter(context, &script_path)?;
     }
     Err(Errno::ELOOP.into())
 }
@@ -211,6 +213,7 @@ fn build(
     let limits = Limits {
         address_space: context.rlimits.get(Resource::As).soft,
         data: context.rlimits.get(Resource::Data).soft,
+        raw_io: context.task.creds().has(crate::task::credentials::Caps::SYS_RAWIO),
         ..Limits::NONE
     };
     let stack_limit = context.rlimits.get(Resource::Stack).soft;
@@ -368,10 +371,13 @@ fn place_anywhere(inner: &mut Inner, limits: &Limits, elf: &ElfFile) -> Result<P
         return image::map(inner, limits, elf, 0, true);
     }
     let (low, len) = elf.span().ok_or(Errno::EINVAL)?;
-    let alignment = elf.alignment();
     let len = UserAddr(len).page_ceil().ok_or(Errno::ENOMEM)?.0;
-    let room = len.checked_add(alignment - PAGE_SIZE).ok_or(Errno::ENOMEM)?;
-    let start = inner.place(limits, UserAddr::NULL, room, 0)?;
-    let base = start.0.checked_add(alignment - 1).ok_or(Errno::ENOMEM)?;
-    image::map(inner, limits, elf, image::bias_for(low, base, alignment), true)
+    // An alignment that cannot be had is not insisted on.
+    for alignment in [elf.alignment(), PAGE_SIZE] {
+        let Some(room) = len.checked_add(alignment - PAGE_SIZE) else { continue };
+        let Ok(start) = inner.place(limits, UserAddr::NULL, room, 0) else { continue };
+        let base = start.0.checked_add(alignment - 1).ok_or(Errno::ENOMEM)?;
+        return image::map(inner, limits, elf, image::bias_for(low, base, alignment), true);
+    }
+    Err(Errno::ENOMEM)
 }

@@ -12,6 +12,7 @@ use super::inode::Tree;
 use super::node::Node;
 use crate::task::CurrentTask;
 use crate::vfs::file::HostMapping;
+use crate::vfs::io::with_scratch;
 use crate::vfs::{DirEntry, DirSink, FileKind, FileOps, IoDst, IoSrc, OpenFile, OpenFlags, SeekFrom};
 
 /// What is moved between the host and the guest at a time.
@@ -21,31 +22,26 @@ const SMALL: usize = 8 * 1024;
 /// Fills `dst` from `fd` at `offset`: all of it, up to the end of the file.
 pub fn read_at(fd: &OwnedFd, dst: &mut IoDst<'_>, mut offset: u64) -> Result<usize, Errno> {
     let start = dst.done();
-    let mut small = [0u8; SMALL];
-    let mut large = Vec::new();
-    let buffer: &mut [u8] = if dst.remaining() <= SMALL {
-        &mut small
-    } else {
-        large.resize(dst.remaining().min(CHUNK), 0);
-        &mut large
-    };
-    while dst.remaining() > 0 {
-        let want = dst.remaining().min(buffer.len());
-        let got = match rustix::io::pread(fd, &mut buffer[..want], offset) {
-            Ok(0) => break,
-            Ok(got) => got,
-            Err(rustix::io::Errno::INTR) => continue,
-            Err(_) if dst.done() > start => break,
-            Err(e) => return Err(errno(e)),
-        };
-        match dst.put(&buffer[..got]) {
-            Ok(put) if put == got => offset = offset.saturating_add(got as u64),
-            Ok(_) => break,
-            Err(_) if dst.done() > start => break,
-            Err(e) => return Err(e),
+    with_scratch(dst.remaining(), |buffer| {
+        while dst.remaining() > 0 {
+            let want = dst.remaining().min(buffer.len());
+            let got = match rustix::io::pread(fd, &mut buffer[..want], offset) {
+                Ok(0) => break,
+                Ok(got) => got,
+                Err(rustix::io::Errno::INTR) => continue,
+                Err(_) if dst.done() > start => break,
+                Err(e) => return Err(errno(e)),
+            };
+            match dst.put(&buffer[..got]) {
+                // A regular file gives less than it was asked for at its end only.
+                Ok(put) if put == got && got == want => offset = offset.saturating_add(got as u64),
+                Ok(_) => break,
+                Err(_) if dst.done() > start => break,
+                Err(e) => return Err(e),
+            }
         }
-    }
-    Ok(dst.done() - start)
+        Ok(dst.done() - start)
+    })
 }
 
 /// Writes all of `src` at `offset`, or at the end where `append` is set.

@@ -22,6 +22,8 @@ bitflags::bitflags! {
         const NOATIME = 1024;
         const NODIRATIME = 2048;
         const RELATIME = 1 << 21;
+        /// Access times are kept to the letter. Never shown: it is what a mount without the others is.
+        const STRICTATIME = 1 << 24;
     }
 }
 

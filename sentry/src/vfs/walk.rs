@@ -387,5 +387,5 @@ pub fn touch_atime(path: &Path) {
     {
         return;
     }
-    inode.ops.touch_atime(inode, super::now(), true);
+    inode.ops.touch_atime(inode, super::now(), !flags.contains(MountFlags::STRICTATIME));
 }

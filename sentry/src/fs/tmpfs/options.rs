@@ -104,7 +104,6 @@ impl Options {
         if self.gid != 0 {
             out.push(format!("gid={}", self.gid));
         }
-        out.push("inode64".into());
         out.join(",")
     }
 }

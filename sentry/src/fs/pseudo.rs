@@ -11,7 +11,7 @@ use std::sync::Arc;
 use quicksand_abi::Errno;
 
 use crate::sync::{Level, Mutex};
-use crate::task::CurrentTask;
+use crate::task::{CurrentTask, ThreadGroup};
 use crate::time::Realtime;
 use crate::vfs::{
     Attr, DeviceId, DirEntry, DirSink, FileKind, FileName, FileOps, Inode, InodeOps, IoDst, IoSrc,
@@ -223,6 +223,15 @@ pub trait Directory: Send + Sync + Debug + 'static {
     fn nlink(&self) -> u32 {
         2
     }
+    /// The process that it stands for (`/proc/PID`): such a directory's descriptor works as a pidfd.
+    fn process(&self) -> Option<Arc<ThreadGroup>> {
+        None
+    }
+}
+
+/// The process whose `/proc/PID` this inode is.
+pub fn process_of(inode: &Inode) -> Option<Arc<ThreadGroup>> {
+    inode.ops_as::<DirInode>()?.dir.process()
 }
 
 /// A directory inode.

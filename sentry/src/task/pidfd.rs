@@ -82,7 +82,11 @@ pub fn sys_pidfd_send_signal(
     if flags != 0 {
         return Err(Errno::EINVAL.into());
     }
-    let (group, _) = group_of(task, fd)?;
+    let group = match group_of(task, fd) {
+        // A descriptor of `/proc/PID` will do.
+        Err(Errno::EBADF) => crate::fs::pseudo::process_of(&task.file(fd)?.inode).ok_or(Errno::EBADF)?,
+        group => group?.0,
+    };
     let info = if info.is_null() {
         SigInfo::user(sig, code::SI_USER, task.group().pid(), task.creds().ruid)
     } else {

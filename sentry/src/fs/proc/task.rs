@@ -177,6 +177,9 @@ impl TaskDir {
 }
 
 impl Directory for TaskDir {
+    fn process(&self) -> Option<Arc<ThreadGroup>> {
+        self.subject.task.is_none().then(|| self.subject.group.clone())
+    }
     fn lookup(&self, _: &Inode, name: &FileName, _: Option<&CurrentTask>) -> Result<Arc<Inode>, Errno> {
         let found = ENTRIES.iter().enumerate().find(|(_, e)| e.name.as_bytes() == name && self.shows(e));
         let (index, entry) = found.ok_or(Errno::ENOENT)?;

@@ -95,18 +95,26 @@ impl Directory {
         self.misses == MISSES
     }
 
-    /// Adds or replaces an entry. `over_lower`: there is a lower directory.
-    pub(super) fn insert(&mut self, name: &FileName, inode: Arc<Inode>, over_lower: bool) {
+    /// Whether the lower directory has the name, where that is known.
+    pub(super) fn shadows(&self, name: &FileName) -> Option<bool> {
+        match self.entries.get(name) {
+            Some(Entry::Child { cookie, .. }) => Some(*cookie == 0),
+            Some(Entry::Whiteout) => Some(true),
+            Some(Entry::Absent) => Some(false),
+            None => self.listing.as_ref().map(|l| l.has(name)),
+        }
+    }
+
+    /// Adds or replaces an entry. `shadows`: the lower directory has the name, too.
+    pub(super) fn insert(&mut self, name: &FileName, inode: Arc<Inode>, shadows: bool) {
         let cookie = match self.entries.get(name) {
             Some(Entry::Child { cookie, .. }) => *cookie,
-            Some(Entry::Whiteout) => 0,
             Some(Entry::Absent) => {
                 self.absent = self.absent.saturating_sub(1);
                 self.next_cookie()
             }
-            // Not looked up before: the lower directory may have it.
-            None if over_lower && !self.lacks(name) => 0,
-            None => self.next_cookie(),
+            _ if shadows => 0,
+            _ => self.next_cookie(),
         };
         if cookie != 0 {
             self.added.insert(cookie, name.into());

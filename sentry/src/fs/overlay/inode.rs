@@ -133,8 +133,18 @@ impl Node {
 
     fn insert(&self, name: &FileName, inode: &Arc<Inode>) -> Result<(), Errno> {
         let mut state = self.state.lock();
+        let shadows = match (state.dir.shadows(name), &self.lower) {
+            (Some(known), _) => known,
+            (None, None) => false,
+            // Forgotten since it was looked up, or removed in this very change.
+            (None, Some(lower)) => match lower.ops.lookup(lower, name, None) {
+                Ok(_) => true,
+                Err(Errno::ENOENT) => false,
+                Err(e) => return Err(e),
+            },
+        };
         self.modified(&mut state, i32::from(inode.is_dir()))?;
-        state.dir.insert(name, inode.clone(), self.lower.is_some());
+        state.dir.insert(name, inode.clone(), shadows);
         Ok(())
     }
 

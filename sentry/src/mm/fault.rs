@@ -44,6 +44,13 @@ impl MemoryManager {
                         Access::Execute => vma.prot.execute,
                     };
                     return match (allowed, cause) {
+                        // Linux brings the page in before it finds that it may not be executed, if there is one.
+                        (false, _) if access == Access::Execute && vma.prot.any() => {
+                            match self.space.read(addr, &mut [0]) {
+                                Ok(()) => FaultOutcome::Forbidden,
+                                Err(_) => FaultOutcome::Bus,
+                            }
+                        }
                         (false, _) => FaultOutcome::Forbidden,
                         (true, FaultCause::Bus) => FaultOutcome::Bus,
                         // Another thread changed the mapping after the fault: try again.

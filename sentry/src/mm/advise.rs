@@ -167,7 +167,8 @@ impl Inner {
         let mut at = range.start;
         while at < range.end {
             let vma = self.tree.find(at).ok_or(Errno::ENOMEM)?;
-            let allowed = if write { vma.prot.write } else { vma.prot.any() };
+            // By the letter of the protection, whatever the processor would allow.
+            let allowed = if write { vma.prot.write } else { vma.prot.read };
             if vma.flags.contains(VmFlags::SPECIAL) || !allowed {
                 return Err(Errno::EINVAL);
             }
@@ -185,7 +186,7 @@ fn remove_of(vma: &Vma, part: UserRange) -> Result<Option<Punch>, Errno> {
     if vma.flags.contains(VmFlags::LOCKED) || vma.is_anonymous() {
         return Err(Errno::EINVAL);
     }
-    if !vma.is_shared() || !vma.prot.write {
+    if !vma.is_shared() || !vma.max_prot.write {
         return Err(Errno::EACCES);
     }
     let by = part.start.0 - vma.start().0;

@@ -72,10 +72,15 @@ impl MemoryManager {
             inner.unmap_range(tail)?;
             return Ok(addr);
         }
-        // Several mappings can be moved at once, as they are.
-        let several = old.end > vma.end();
-        if several && (flags & DONTUNMAP != 0 || old_len != new_len) {
+        // Several mappings can be moved at once, as they are; what is cut off first does not count.
+        let several = old.end.min(UserAddr(addr.0.saturating_add(new_len))) > vma.end();
+        if several && (flags & DONTUNMAP != 0 || old_len != new_len)
+            || new_len > old_len && old.end > vma.end()
+        {
             return Err(Errno::EFAULT);
+        }
+        if several {
+            return inner.remap_several(limits, old, new_addr);
         }
         if new_len > old_len {
             inner.may_grow_mapping(limits, &vma, addr, old_len, new_len)?;
@@ -122,6 +127,25 @@ impl Inner {
         let mut growth = vma.clone();
         growth.range = UserRange { start: UserAddr(0), end: UserAddr(new_len - old_len) };
         self.may_expand(&growth, 0, limits)
+    }
+
+    /// Moves every mapping in `old` to the same place from `new_addr` on. What lies where `old` has holes stays.
+    fn remap_several(
+        &mut self,
+        limits: &Limits,
+        old: UserRange,
+        new_addr: UserAddr,
+    ) -> Result<UserAddr, Errno> {
+        let pieces: Vec<UserRange> =
+            self.tree.overlapping(old).filter_map(|v| v.range.intersect(old)).collect();
+        for piece in pieces {
+            let target = UserAddr(new_addr.0 + (piece.start.0 - old.start.0));
+            if self.tree.overlapping(piece).any(|v| v.flags.contains(VmFlags::SEALED)) {
+                return Err(Errno::EPERM);
+            }
+            self.remap_to(limits, piece, piece.len(), FIXED, target)?;
+        }
+        Ok(new_addr)
     }
 
     /// MREMAP_FIXED and MREMAP_DONTUNMAP.

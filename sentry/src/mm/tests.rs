@@ -277,7 +277,10 @@ fn tree_platform_and_model_agree() {
                 if fine {
                     let moved = model[range.clone()].to_vec();
                     model[range].fill(None);
-                    model[target].clone_from_slice(&moved);
+                    for (place, page) in model[target].iter_mut().zip(moved) {
+                        // Where there was nothing to move, what was there stays.
+                        *place = page.or(*place);
+                    }
                 }
             }
             _ => {

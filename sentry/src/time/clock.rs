@@ -39,6 +39,10 @@ impl Clocks {
     pub fn realtime(&self) -> Realtime {
         Realtime(self.keeper.realtime_ns())
     }
+    /// The host's real time: for what is made before there are clocks.
+    pub fn host_realtime() -> Realtime {
+        Realtime(host_ns(rustix::time::ClockId::Realtime))
+    }
     /// CLOCK_MONOTONIC_RAW: shifted as the monotonic clock is.
     pub fn monotonic_raw_ns(&self) -> i64 {
         let host = host_ns(rustix::time::ClockId::MonotonicRaw);

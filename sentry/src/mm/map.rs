@@ -148,7 +148,7 @@ impl Inner {
 
     /// Where a mapping goes (`get_unmapped_area`). `len` is a multiple of the page size, not zero.
     pub(crate) fn place(
-        &self,
+        &mut self,
         limits: &Limits,
         addr: UserAddr,
         len: u64,
@@ -176,7 +176,7 @@ impl Inner {
         Ok(start)
     }
 
-    fn find_place(&self, hint: UserAddr, len: u64, flags: u32) -> Result<UserAddr, Errno> {
+    fn find_place(&mut self, hint: UserAddr, len: u64, flags: u32) -> Result<UserAddr, Errno> {
         let lowest = UserAddr(MMAP_MIN_ADDR);
         if has(flags, libc::MAP_32BIT) {
             let end = UserAddr(0x8000_0000);

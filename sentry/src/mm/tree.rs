@@ -59,6 +59,16 @@ impl Counters {
 pub struct VmaTree {
     map: BTreeMap<UserAddr, Vma>,
     counters: Counters,
+    searched: Option<Searched>,
+}
+
+/// What the last search from the top found: between `from` and `high`, no gap is larger than `largest`. Spares a program
+/// with tens of thousands of mappings the walk over all of them for every new one.
+#[derive(Clone, Copy, Debug)]
+struct Searched {
+    high: UserAddr,
+    from: UserAddr,
+    largest: u64,
 }
 
 impl VmaTree {
@@ -109,6 +119,10 @@ impl VmaTree {
     /// Adds a VMA where nothing is, and merges it with its neighbours.
     pub fn insert(&mut self, mut vma: Vma) {
         self.counters.add(Counters::of(&vma));
+        if vma.flags.contains(VmFlags::GROWSDOWN) {
+            // Its guard gap may reach below what was searched.
+            self.searched = None;
+        }
         if let Some(next) = self.map.get(&vma.end())
             && vma.merges_with(next)
         {
@@ -136,6 +150,13 @@ impl VmaTree {
 
     /// Takes out everything in `range`, cutting at its ends.
     pub fn remove(&mut self, range: UserRange) -> Vec<Vma> {
+        if self.searched.is_some_and(|s| range.end > s.from) {
+            self.searched = None;
+        }
+        self.take(range)
+    }
+
+    fn take(&mut self, range: UserRange) -> Vec<Vma> {
         if range.is_empty() {
             return Vec::new();
         }
@@ -154,7 +175,7 @@ impl VmaTree {
 
     /// Changes everything in `range` (cut at its ends), and merges anew.
     pub fn update(&mut self, range: UserRange, mut change: impl FnMut(&mut Vma)) {
-        for mut vma in self.remove(range) {
+        for mut vma in self.take(range) {
             change(&mut vma);
             self.insert(vma);
         }
@@ -173,20 +194,33 @@ impl VmaTree {
     }
 
     /// The highest free place of `len` bytes in `[low, high)`.
-    pub fn gap_top_down(&self, len: u64, low: UserAddr, high: UserAddr) -> Option<UserAddr> {
+    pub fn gap_top_down(&mut self, len: u64, low: UserAddr, high: UserAddr) -> Option<UserAddr> {
         // The end of the gap under consideration: what lies above is taken, guard gaps included. A mapping that grows
         // down may start above `high` and have its gap reach below it.
         let mut end =
             self.map.range(high..).next().map_or(high, |(_, above)| high.min(above.start_with_gap()));
-        for vma in self.map.range(..high).rev().map(|(_, v)| v) {
-            if vma.end() <= end && end.0 - vma.end().0 >= len {
-                break;
+        let mut largest = 0;
+        if let Some(searched) = self.searched
+            && searched.high == high
+            && len > searched.largest
+        {
+            end = end.min(searched.from);
+            largest = searched.largest;
+        }
+        for vma in self.map.range(..end.max(low)).rev().map(|(_, v)| v) {
+            if vma.end() <= end {
+                let gap = end.0 - vma.end().0;
+                if gap >= len {
+                    break;
+                }
+                largest = largest.max(gap);
             }
             end = end.min(vma.start_with_gap());
             if end <= low {
                 return None;
             }
         }
+        self.searched = Some(Searched { high, from: end, largest });
         end.checked_sub(len).filter(|start| *start >= low)
     }
 
@@ -256,6 +290,41 @@ mod tests {
         assert_eq!(tree.overlapping(range(19, 31)).count(), 2);
         assert_eq!(tree.overlapping(range(20, 30)).count(), 0);
         assert_eq!(tree.pages_in(range(15, 35)), 10);
+    }
+
+    #[test]
+    fn a_remembered_search_finds_what_a_fresh_one_does() {
+        let mut tree = VmaTree::default();
+        let (low, high) = (UserAddr(PAGE_SIZE), UserAddr(400 * PAGE_SIZE));
+        let mut seed = 0x9e37_79b9_7f4a_7c15u64;
+        let mut random = move |below: u64| {
+            seed ^= seed << 13;
+            seed ^= seed >> 7;
+            seed ^= seed << 17;
+            seed % below
+        };
+        for _ in 0..5000 {
+            let first = 1 + random(400);
+            let part = range(first, first + 1 + random(6));
+            match random(4) {
+                0 => drop(tree.remove(part)),
+                1 => tree.update(part, |v| v.prot = Prot::NONE),
+                _ => {
+                    let len = (1 + random(6)) * PAGE_SIZE;
+                    let found = tree.gap_top_down(len, low, high);
+                    let mut fresh = tree.clone();
+                    fresh.searched = None;
+                    assert_eq!(found, fresh.gap_top_down(len, low, high));
+                    if let Some(start) = found {
+                        let mut vma = Vma::anonymous(UserRange::new(start, len).unwrap(), Prot::RW);
+                        if random(40) == 0 {
+                            vma.flags = VmFlags::GROWSDOWN;
+                        }
+                        tree.insert(vma);
+                    }
+                }
+            }
+        }
     }
 
     #[test]

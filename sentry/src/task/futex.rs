@@ -414,8 +414,7 @@ pub fn sys_get_robust_list(task: &CurrentTask, pid: i32, head: UserAddr, len: Us
     } else {
         let other = task.pids().task(pid).ok_or(Errno::ESRCH)?;
         super::sched::check_same_user(task, &other)?;
-        let list = other.state.lock().robust_list;
-        list
+        other.state.lock().robust_list
     };
     task.write_object(len, &(size_of::<RobustListHead>() as u64))?;
     task.write_object(head, &list.0)?;
@@ -438,10 +437,8 @@ pub(super) fn release_on_exit(task: &CurrentTask) {
     if !robust.is_null() {
         let _ = walk_robust_list(task, robust);
     }
-    // Nobody is there to wait in memory that goes with its only task: the task's state, its loop and this function hold
-    // one reference each.
-    let shared = std::sync::Arc::strong_count(&task.mm()) > 3;
-    if !clear.is_null() && shared && task.write_object(clear, &0_u32).is_ok() {
+    // Nobody is there to wait in memory that goes with its only task.
+    if !clear.is_null() && task.shares_mm() && task.write_object(clear, &0_u32).is_ok() {
         let _ = wake(task, clear, false, 1, MATCH_ANY);
     }
 }
@@ -478,7 +475,7 @@ fn walk_robust_list(task: &CurrentTask, at: UserAddr) -> Result<(), Errno> {
 
 /// `handle_futex_death`.
 fn owner_died(task: &CurrentTask, addr: UserAddr, pi: bool, pending: bool) -> Result<(), Errno> {
-    if addr.0 % 4 != 0 {
+    if !addr.0.is_multiple_of(4) {
         return Err(Errno::EINVAL);
     }
     let mm = task.mm();

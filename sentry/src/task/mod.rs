@@ -322,6 +322,11 @@ impl CurrentTask {
     pub fn mm(&self) -> Arc<MemoryManager> {
         self.mm.borrow().clone()
     }
+    /// Whether other tasks use the same memory. Somebody who looks at it at this moment may count as one.
+    pub(crate) fn shares_mm(&self) -> bool {
+        // The task's shared state and its loop hold one reference each.
+        Arc::strong_count(&self.mm.borrow()) > 2
+    }
     /// After `execve`: also replaces it in the shared state.
     pub(crate) fn set_mm(&self, mm: Arc<MemoryManager>) {
         let shared = self.state.lock().mm.replace(mm.clone());

@@ -96,7 +96,7 @@ pub fn sys_sched_yield(_task: &CurrentTask) -> SyscallResult {
 
 pub fn sys_sched_getaffinity(task: &CurrentTask, pid: i32, len: u32, mask: UserAddr) -> SyscallResult {
     // Whole words, and enough of them for every processor.
-    if len % 8 != 0 || u64::from(len) * 8 < u64::from(cpu_count()) {
+    if !len.is_multiple_of(8) || u64::from(len) * 8 < u64::from(cpu_count()) {
         return Err(Errno::EINVAL.into());
     }
     let other = find(task, pid).map_err(|_| Errno::ESRCH)?;

@@ -158,7 +158,8 @@ pub fn sys_setregid(task: &CurrentTask, rgid: u32, egid: u32) -> SyscallResult {
 pub fn sys_setresuid(task: &CurrentTask, ruid: u32, euid: u32, suid: u32) -> SyscallResult {
     let (old, mut new) = task.creds_to_change();
     let known = |id: u32| id == NONE || id == old.ruid || id == old.euid || id == old.suid;
-    if !old.has(Caps::SETUID) && !(known(ruid) && known(euid) && known(suid)) {
+    let allowed = old.has(Caps::SETUID) || (known(ruid) && known(euid) && known(suid));
+    if !allowed {
         return Err(Errno::EPERM.into());
     }
     if ruid != NONE {
@@ -179,7 +180,8 @@ pub fn sys_setresuid(task: &CurrentTask, ruid: u32, euid: u32, suid: u32) -> Sys
 pub fn sys_setresgid(task: &CurrentTask, rgid: u32, egid: u32, sgid: u32) -> SyscallResult {
     let (old, mut new) = task.creds_to_change();
     let known = |id: u32| id == NONE || id == old.rgid || id == old.egid || id == old.sgid;
-    if !old.has(Caps::SETGID) && !(known(rgid) && known(egid) && known(sgid)) {
+    let allowed = old.has(Caps::SETGID) || (known(rgid) && known(egid) && known(sgid));
+    if !allowed {
         return Err(Errno::EPERM.into());
     }
     if rgid != NONE {

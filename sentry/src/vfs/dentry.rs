@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use quicksand_abi::Errno;
 
-use super::inode::{FileName, Inode};
+use super::inode::{FileName, Inode, Superblock};
 use crate::sync::{Level, Mutex};
 use crate::task::CurrentTask;
 
@@ -90,7 +90,15 @@ impl Dentry {
         name: &FileName,
         task: Option<&CurrentTask>,
     ) -> Result<Arc<Dentry>, Errno> {
-        self.lookup_locked(&mut self.children.lock(), name, task)
+        let (found, known) = {
+            let mut children = self.children.lock();
+            let before = children.len();
+            (self.lookup_locked(&mut children, name, task)?, children.len() == before)
+        };
+        if !known {
+            shrink(&self.inode.sb);
+        }
+        Ok(found)
     }
 
     /// As [`Dentry::lookup`], with this directory's lock held. A child of a directory that does not cache is looked up each
@@ -112,10 +120,36 @@ impl Dentry {
         }
         let inode = self.inode.ops.lookup(&self.inode, name, task)?;
         let child = Dentry::new_child(self, name, inode);
-        if caches {
-            children.insert(name.into(), child.clone());
-        }
+        self.remember(children, name, &child);
         Ok(child)
+    }
+
+    /// Caches a child, where this directory's children may be cached.
+    pub fn remember(self: &Arc<Self>, children: &mut Children, name: &FileName, child: &Arc<Dentry>) {
+        if self.inode.ops.cache_children() {
+            children.insert(name.into(), child.clone());
+            self.inode.sb.cached.lock().push_back(Arc::downgrade(child));
+        }
+    }
+
+    /// Takes a dentry that nobody uses out of the cache; false where somebody does.
+    fn evict(self: Arc<Self>) -> bool {
+        let Some(parent) = self.parent() else { return true };
+        let name = self.name();
+        let mut children = parent.children.lock();
+        if !children.get(&name).is_some_and(|c| Arc::ptr_eq(c, &self)) {
+            // Renamed this moment, or removed and still open.
+            return false;
+        }
+        // The cache's reference and ours. A new one could only come through the cache, which is locked; children hold one.
+        if Arc::strong_count(&self) > 2 || self.mounted.load(Ordering::Acquire) > 0 {
+            return false;
+        }
+        let removed = children.remove(&name);
+        parent.inode.ops.forget(&parent.inode, &name, &self.inode);
+        drop(children);
+        drop(removed);
+        true
     }
 
     /// Whether this is `other` or lies below it.
@@ -145,6 +179,30 @@ impl Dentry {
                 children.extract_if(|_, c| c.mounted.load(Ordering::Acquire) == 0).map(|(_, c)| c).collect()
             };
             work.extend(taken);
+        }
+    }
+}
+
+/// How many names of one file system are cached.
+const MAX_CACHED: usize = 16 << 10;
+/// How many are looked at in one go.
+const SHRINK_STEP: usize = 32;
+
+/// Lets unused names go where more than [`MAX_CACHED`] are cached, those first that were cached first. The caller holds no
+/// dentry's lock.
+fn shrink(sb: &Superblock) {
+    for _ in 0..SHRINK_STEP {
+        let oldest = {
+            let mut cached = sb.cached.lock();
+            if cached.len() <= MAX_CACHED {
+                return;
+            }
+            cached.pop_front()
+        };
+        let Some(dentry) = oldest.and_then(|weak| weak.upgrade()) else { continue };
+        let weak = Arc::downgrade(&dentry);
+        if !dentry.evict() {
+            sb.cached.lock().push_back(weak);
         }
     }
 }

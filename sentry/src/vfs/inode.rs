@@ -1,9 +1,10 @@
 //! Inodes: files as their file systems know them.
 
 use std::any::Any;
+use std::collections::VecDeque;
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 
 use quicksand_abi::Errno;
 
@@ -171,6 +172,8 @@ pub struct Superblock {
     pub statfs: Box<dyn StatFs>,
     /// Mounts of it, in any namespace or none.
     mounts: AtomicUsize,
+    /// Its cached dentries, in the order in which they were cached; some are gone.
+    pub(super) cached: crate::sync::Mutex<VecDeque<Weak<super::Dentry>>>,
 }
 
 /// Sizes for `statfs(2)`.
@@ -212,6 +215,7 @@ impl Superblock {
             rename: crate::sync::Mutex::new(crate::sync::Level::Rename, ()),
             statfs,
             mounts: AtomicUsize::new(0),
+            cached: crate::sync::Mutex::new(crate::sync::Level::Leaf, VecDeque::new()),
         })
     }
     /// Counts one more mount.
@@ -357,6 +361,8 @@ pub trait InodeOps: Any + Send + Sync + fmt::Debug {
     ) -> Result<Box<dyn FileOps>, Errno> {
         Err(Errno::ENXIO)
     }
+    /// The name is no longer cached; what the file system keeps only for its sake may go.
+    fn forget(&self, _dir: &Inode, _name: &FileName, _child: &Arc<Inode>) {}
     /// The directory is about to be removed or replaced: the time to learn what only a task can ask for.
     fn prepare_removal(&self, _inode: &Inode, _task: &CurrentTask) -> Result<(), Errno> {
         Ok(())

@@ -86,15 +86,9 @@ fn add_entry(
     perm::want_write(&dir)?;
     let inode = make(&dir, &name)?;
     let dentry = Dentry::new_child(&dir.dentry, &name, inode);
-    remember(&dir.dentry, &mut children, &name, &dentry);
+    dir.dentry.remember(&mut children, &name, &dentry);
     drop(children);
     Ok(Path::new(dir.mount, dentry))
-}
-
-fn remember(dir: &Arc<Dentry>, children: &mut Children, name: &[u8], dentry: &Arc<Dentry>) {
-    if dir.inode.ops.cache_children() {
-        children.insert(name.into(), dentry.clone());
-    }
 }
 
 /// `linkat(2)`: a new name at `path` for the file at `old`.
@@ -297,7 +291,7 @@ pub fn rename(
     match &replaced {
         Some(other) if exchange => {
             other.set_place(old_dir, &old.name);
-            remember(old_dir, locked.old(), &old.name, other);
+            old_dir.remember(locked.old(), &old.name, other);
         }
         Some(gone) => {
             if let Some(children) = &mut goes_children {
@@ -308,7 +302,7 @@ pub fn rename(
         None => {}
     }
     drop(goes_children);
-    remember(new_dir, locked.new_dir(), &new.name, &moved);
+    new_dir.remember(locked.new_dir(), &new.name, &moved);
     drop(locked);
     Ok(())
 }

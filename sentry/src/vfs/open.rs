@@ -178,9 +178,7 @@ fn lookup_or_create(
     let owner = perm::new_owner(walker.creds(), &inode.attr()?, FileKind::Regular, how.mode & !umask);
     let made = inode.ops.create(inode, name, NewNode::Regular, owner)?;
     let dentry = Dentry::new_child(&dir.dentry, name, made);
-    if inode.ops.cache_children() {
-        children.insert(name.into(), dentry.clone());
-    }
+    dir.dentry.remember(&mut children, name, &dentry);
     Ok(Found::Created(Path::new(dir.mount.clone(), dentry)))
 }
 

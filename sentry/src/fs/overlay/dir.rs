@@ -150,6 +150,19 @@ impl Directory {
         }
     }
 
+    /// Whether nothing is known that the lower directory would not tell again.
+    pub(super) fn is_clean(&self) -> bool {
+        self.added.is_empty() && self.entries.values().all(|e| matches!(e, Entry::Absent))
+    }
+
+    /// Forgets a child that the lower directory has.
+    pub(super) fn forget(&mut self, name: &FileName) -> Option<Entry> {
+        match self.entries.get(name) {
+            Some(Entry::Child { cookie: 0, .. }) => self.entries.remove(name),
+            _ => None,
+        }
+    }
+
     pub(super) fn take_all(&mut self) -> Vec<Arc<Inode>> {
         let entries = std::mem::take(&mut self.entries).into_values();
         entries

@@ -250,6 +250,23 @@ impl InodeOps for Node {
         self.remove(name, target)
     }
 
+    /// A lower file that is as it was can be looked up again.
+    fn forget(&self, _dir: &Inode, name: &FileName, child: &Arc<Inode>) {
+        let Ok(node) = Node::of(child) else { return };
+        let clean = {
+            let state = node.state.lock();
+            node.lower.is_some()
+                && state.upper.is_none()
+                && state.renamed_at.is_none()
+                && state.dir.is_clean()
+        };
+        // One reference is the entry's, one the dentry's.
+        if clean && Arc::strong_count(child) <= 2 {
+            let entry = self.state.lock().dir.forget(name);
+            drop(entry);
+        }
+    }
+
     fn prepare_removal(&self, inode: &Inode, task: &CurrentTask) -> Result<(), Errno> {
         match &self.lower {
             Some(lower) if inode.is_dir() => self.state.lock().dir.load(&self.fs, lower, task),

@@ -105,8 +105,12 @@ pub fn sys_timer_settime(
     if new.is_null() {
         return Err(Errno::EINVAL.into());
     }
-    let spec: Itimerspec = task.read_object(new)?;
+    let mut spec: Itimerspec = task.read_object(new)?;
     check_spec(&spec)?;
+    if spec.value.to_ns() == 0 {
+        // Disarming forgets the interval too (unlike a timerfd's).
+        spec.interval = spec.value;
+    }
     let now = now_ns(task, clock_of(task, id)?);
     let was = {
         let mut state = task.group().timers.state.lock();

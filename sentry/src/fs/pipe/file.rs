@@ -71,8 +71,10 @@ impl FileOps for PipeFile {
             match dst.put(&data[put..]) {
                 Ok(n) => put += n,
                 Err(e) => {
-                    self.pipe.put_back(&data[put..]);
-                    return if put == 0 { Err(e) } else { Ok(put) };
+                    // Linux takes whole buffers, which are pages: one that cannot be copied to its end stays.
+                    let taken = put - put % 4096;
+                    self.pipe.put_back(&data[taken..]);
+                    return if taken == 0 { Err(e) } else { Ok(taken) };
                 }
             }
         }

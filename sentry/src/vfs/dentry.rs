@@ -119,16 +119,35 @@ impl Dentry {
             children.remove(name);
         }
         let inode = self.inode.ops.lookup(&self.inode, name, task)?;
+        if !caches {
+            // Whoever uses the file already and we must share one dentry, so that its removal and renaming are seen.
+            let known = inode.alias.lock().upgrade();
+            if let Some(child) = known
+                && child.is_at(self, name)
+            {
+                return Ok(child);
+            }
+        }
         let child = Dentry::new_child(self, name, inode);
         self.remember(children, name, &child);
         Ok(child)
     }
 
-    /// Caches a child, where this directory's children may be cached.
+    /// Whether this is the entry `name` of `parent`.
+    fn is_at(&self, parent: &Arc<Dentry>, name: &FileName) -> bool {
+        let place = self.place.lock();
+        !self.is_unlinked()
+            && *place.name == *name
+            && place.parent.as_ref().is_some_and(|p| Arc::ptr_eq(p, parent))
+    }
+
+    /// Caches a child; where this directory's children may not be cached, only as long as somebody uses it.
     pub fn remember(self: &Arc<Self>, children: &mut Children, name: &FileName, child: &Arc<Dentry>) {
         if self.inode.ops.cache_children() {
             children.insert(name.into(), child.clone());
             self.inode.sb.cached.lock().push_back(Arc::downgrade(child));
+        } else {
+            *child.inode.alias.lock() = Arc::downgrade(child);
         }
     }
 

@@ -246,6 +246,8 @@ pub struct Inode {
     pub locks: std::sync::OnceLock<Box<super::locks::FileLocks>>,
     /// Held over a whole write, truncation or allocation of a regular file (`i_rwsem`): what makes O_APPEND atomic.
     pub io_lock: crate::sync::Mutex<()>,
+    /// Its dentry, where directories do not cache their children.
+    pub(super) alias: crate::sync::Mutex<Weak<super::Dentry>>,
     /// Open files that may write; negative: running executables that forbid it (`i_writecount`).
     writers: AtomicI32,
 }
@@ -262,6 +264,7 @@ impl Inode {
             id,
             locks: std::sync::OnceLock::new(),
             io_lock: crate::sync::Mutex::new(crate::sync::Level::InodeIo, ()),
+            alias: crate::sync::Mutex::new(crate::sync::Level::Leaf, Weak::new()),
             writers: AtomicI32::new(0),
         })
     }

@@ -154,12 +154,12 @@ impl FileOps for HostRegular {
             SeekFrom::Start(at) => return u64::try_from(at).map_err(|_| Errno::EINVAL),
             SeekFrom::Current(by) => {
                 let at = i64::try_from(*file.offset.lock()).map_err(|_| Errno::EOVERFLOW)?;
-                let at = at.checked_add(by).ok_or(Errno::EOVERFLOW)?;
+                let at = at.checked_add(by).ok_or(Errno::EINVAL)?;
                 return u64::try_from(at).map_err(|_| Errno::EINVAL);
             }
             SeekFrom::End(by) => {
                 let end = rustix::fs::fstat(&*self.fd).map_err(errno)?.st_size;
-                let at = end.checked_add(by).ok_or(Errno::EOVERFLOW)?;
+                let at = end.checked_add(by).ok_or(Errno::EINVAL)?;
                 return u64::try_from(at).map_err(|_| Errno::EINVAL);
             }
         };

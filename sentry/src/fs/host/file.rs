@@ -206,7 +206,7 @@ impl FileOps for HostFile {
             SeekFrom::Hole(at) => rustix::fs::SeekFrom::Hole(unsigned(at).map_err(|_| Errno::ENXIO)?),
             SeekFrom::Current(by) => {
                 let at = i64::try_from(*file.offset.lock()).map_err(|_| Errno::EOVERFLOW)?;
-                rustix::fs::SeekFrom::Start(unsigned(at.checked_add(by).ok_or(Errno::EOVERFLOW)?)?)
+                rustix::fs::SeekFrom::Start(unsigned(at.checked_add(by).ok_or(Errno::EINVAL)?)?)
             }
         };
         let at = rustix::fs::seek(&*self.shared.fd, host).map_err(errno)?;

@@ -498,7 +498,7 @@ mod tests {
             assert!((ours - before).abs() < 10_000_000);
             keeper.due_tsc.store(0, Ordering::Relaxed);
         }
-        assert!(keeper.monotonic_coarse_ns() % COARSE_TICK_NS == 0);
+        assert!(keeper.monotonic_coarse_ns().is_multiple_of(COARSE_TICK_NS));
     }
 
     #[test]

@@ -253,7 +253,7 @@ syscalls! {
     162 sync() => crate::vfs::syscalls_attr::sys_sync, "does nothing: what is written is in the page cache of the host";
     163 acct(path: Path);
     164 settimeofday(tv: Ptr, tz: Ptr) => crate::time::syscalls::sys_settimeofday, "always EPERM: the clock is the host's";
-    165 mount(source: Path, target: Path, fstype: Path, flags: Hex, data: Ptr) => crate::vfs::syscalls_mount::sys_mount, "tmpfs, bind, move, remount; propagation is always private";
+    165 mount(source: Path, target: Path, fstype: Path, flags: Hex, data: Ptr) => crate::vfs::syscalls_mount::sys_mount, "tmpfs, proc, sysfs, bind, move, remount; propagation is always private";
     166 umount2(target: Path, flags: Hex) => crate::vfs::syscalls_mount::sys_umount2, "full";
     167 swapon(a: Hex, b: Hex, c: Hex, d: Hex, e: Hex, f: Hex);
     168 swapoff(a: Hex, b: Hex, c: Hex, d: Hex, e: Hex, f: Hex);

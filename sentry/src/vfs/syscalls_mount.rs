@@ -7,7 +7,7 @@ use quicksand_abi::{Errno, UserAddr};
 
 use super::mount::{Mount, MountFlags, MountNamespace, Path, copy_tree};
 use super::walk::{self, WalkFlags};
-use crate::fs::tmpfs;
+use crate::fs::{proc, sys, tmpfs};
 use crate::syscalls::{Fd, SyscallResult};
 use crate::task::CurrentTask;
 use crate::task::credentials::Caps;
@@ -109,6 +109,12 @@ fn make(
 ) -> Result<Arc<Mount>, Errno> {
     match fs_type {
         b"tmpfs" | b"ramfs" => tmpfs::mount(source, data, flags),
+        b"proc" => Ok(Mount::new(proc::new(&task.container().pids), flags, source, b"")),
+        b"sysfs" => {
+            let machine = &task.kernel().machine;
+            let root = sys::new(machine.cpus(), machine.memory().total);
+            Ok(Mount::new(root, flags, source, b""))
+        }
         _ => {
             task.kernel().log_once(0x2000_0000 | u64::from(fs_type.first().copied().unwrap_or(0)), || {
                 format!("mount: no file system type {}; ENODEV", String::from_utf8_lossy(fs_type))

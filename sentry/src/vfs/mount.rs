@@ -332,7 +332,7 @@ impl MountNamespace {
         }
     }
     /// A copy (`unshare(CLONE_NEWNS)`), and for a path in the old one the same place in the new one.
-    pub fn duplicate(&self) -> (Arc<MountNamespace>, Vec<(Arc<Mount>, Arc<Mount>)>) {
+    pub fn duplicate(&self) -> (Arc<MountNamespace>, MountPairs) {
         let _change = self.change();
         let pairs = copy_tree(&self.root());
         let root = pairs.first().map_or_else(|| self.root(), |(_, new)| new.clone());
@@ -340,9 +340,12 @@ impl MountNamespace {
     }
 }
 
+/// Mounts and their copies.
+pub type MountPairs = Vec<(Arc<Mount>, Arc<Mount>)>;
+
 /// Copies of a mount and everything below it, mounted on one another alike; the first pair is the top, not mounted yet.
-pub fn copy_tree(top: &Arc<Mount>) -> Vec<(Arc<Mount>, Arc<Mount>)> {
-    let mut pairs: Vec<(Arc<Mount>, Arc<Mount>)> = Vec::new();
+pub fn copy_tree(top: &Arc<Mount>) -> MountPairs {
+    let mut pairs = MountPairs::new();
     for old in top.subtree() {
         let new = Mount::new(old.root.clone(), old.flags(), &old.source, &old.options);
         if let Some(place) = old.place()

@@ -106,7 +106,7 @@ pub fn open_how(
     let follow = !flags.contains(OpenFlags::NOFOLLOW) && !exclusive;
     walk_flags.set(WalkFlags::FOLLOW, follow);
     if flags.contains(OpenFlags::TMPFILE_BIT) {
-        return Ok(open_unnamed(task, dirfd, path, how, walk_flags)?);
+        return open_unnamed(task, dirfd, path, how, walk_flags);
     }
     if !flags.contains(OpenFlags::CREAT) {
         let path = Walker::new(task, dirfd, path, walk_flags)?.finish()?;

@@ -72,6 +72,8 @@ impl std::fmt::Debug for NameBuf {
 }
 
 /// The last component of a path, as [`Walker::parent`] found it.
+// Names stay on the stack: a walk allocates nothing but the bodies of links.
+#[allow(clippy::large_enum_variant)]
 #[derive(Clone, Copy, Debug)]
 pub enum Last {
     /// An ordinary name; `trailing_slash` says that it must be, or become, a directory.
@@ -353,6 +355,8 @@ impl<'a> Walker<'a> {
     }
 }
 
+// As `Last`.
+#[allow(clippy::large_enum_variant)]
 enum NextName {
     Dot,
     DotDot,

@@ -71,7 +71,7 @@ impl Node {
     }
 
     /// A new file.
-    fn new(
+    fn fresh(
         fs: &Arc<Overlay>,
         sb: &Arc<Superblock>,
         node: &NewNode<'_>,
@@ -224,13 +224,13 @@ impl InodeOps for Node {
         node: NewNode<'_>,
         owner: Owner,
     ) -> Result<Arc<Inode>, Errno> {
-        let inode = Node::new(&self.fs, &dir.sb, &node, owner)?;
+        let inode = Node::fresh(&self.fs, &dir.sb, &node, owner)?;
         self.insert(name, &inode)?;
         Ok(inode)
     }
 
     fn create_unnamed(&self, dir: &Inode, owner: Owner) -> Result<Arc<Inode>, Errno> {
-        let inode = Node::new(&self.fs, &dir.sb, &NewNode::Regular, owner)?;
+        let inode = Node::fresh(&self.fs, &dir.sb, &NewNode::Regular, owner)?;
         Node::of(&inode)?.add_links(-1);
         Ok(inode)
     }

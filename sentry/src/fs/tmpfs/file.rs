@@ -118,7 +118,7 @@ impl Data {
         }
         let end = offset.checked_add(data.len() as u64).ok_or(Errno::EFBIG)?;
         if end > HEAP_MAX {
-            self.to_host()?;
+            self.move_to_host()?;
         }
         match &mut self.store {
             Store::Heap { bytes, written } => {
@@ -161,7 +161,7 @@ impl Data {
             return Err(Errno::EPERM);
         }
         if size > HEAP_MAX {
-            self.to_host()?;
+            self.move_to_host()?;
         }
         match &mut self.store {
             Store::Heap { bytes, written } => {
@@ -182,7 +182,7 @@ impl Data {
     }
 
     /// Moves the contents to a memfd, holes kept.
-    pub(super) fn to_host(&mut self) -> Result<Arc<OwnedFd>, Errno> {
+    pub(super) fn move_to_host(&mut self) -> Result<Arc<OwnedFd>, Errno> {
         let (bytes, written) = match &self.store {
             Store::Host { fd, .. } => return Ok(fd.clone()),
             Store::Heap { bytes, written } => (bytes, *written),
@@ -231,7 +231,7 @@ impl Data {
         if !punch && self.seals & seal::GROW != 0 && end > self.size {
             return Err(Errno::EPERM);
         }
-        self.to_host()?;
+        self.move_to_host()?;
         let Store::Host { fd, counted, dense } = &mut self.store else { return Err(Errno::EIO) };
         let flags = FallocateFlags::from_bits_truncate(mode);
         if punch {
@@ -475,7 +475,7 @@ impl file::FileOps for TmpfsFile {
         let mut state = Node::of(&file.inode)?.state.lock();
         let data = state.file()?;
         let sealed = data.seals & (seal::WRITE | seal::FUTURE_WRITE) != 0;
-        let mut fd = data.to_host()?;
+        let mut fd = data.move_to_host()?;
         if shared && !sealed && data.seals & seal::SEAL == 0 && file.flags().can_write() {
             fd = data.writable_mapping(&fd)?;
         }

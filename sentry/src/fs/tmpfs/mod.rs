@@ -362,7 +362,7 @@ impl InodeOps for Node {
     }
 
     fn host_file(&self, _inode: &Inode) -> Result<HostMapping, Errno> {
-        Ok(HostMapping { fd: self.state.lock().file()?.to_host()?, offset: 0, writable: true })
+        Ok(HostMapping { fd: self.state.lock().file()?.move_to_host()?, offset: 0, writable: true })
     }
 
     fn touch_atime(&self, _inode: &Inode, time: Realtime, relative: bool) {

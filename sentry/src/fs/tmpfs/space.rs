@@ -1,7 +1,7 @@
 //! How much of a tmpfs is used, against its limits.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use quicksand_abi::Errno;
 
@@ -9,6 +9,37 @@ use crate::vfs::inode::{FsStat, StatFs};
 
 /// No limit.
 pub(super) const UNLIMITED: u64 = u64::MAX;
+
+/// Pages of all file systems in memory and all memfds of this process, which is one sandbox. A guest that fills them gets
+/// ENOSPC; without a common limit several half-full file systems would have the host kill the sandbox.
+static ALL_PAGES: AtomicU64 = AtomicU64::new(0);
+
+/// Three quarters of the machine's memory.
+fn all_max() -> u64 {
+    static MAX: OnceLock<u64> = OnceLock::new();
+    *MAX.get_or_init(|| {
+        let info = rustix::system::sysinfo();
+        (info.totalram as u64).saturating_mul(u64::from(info.mem_unit)) / 4096 / 4 * 3
+    })
+}
+
+/// Adds `want` to `used`, or what is left up to `max`; returns how many.
+fn take(used: &AtomicU64, max: u64, want: u64) -> u64 {
+    let mut got = 0;
+    let add = |used: u64| {
+        got = want.min(max.saturating_sub(used));
+        used.checked_add(got)
+    };
+    match used.fetch_update(Ordering::AcqRel, Ordering::Acquire, add) {
+        Ok(_) => got,
+        Err(_) => 0,
+    }
+}
+
+fn put(used: &AtomicU64, pages: u64) {
+    let sub = |used: u64| Some(used.saturating_sub(pages));
+    let _ = used.fetch_update(Ordering::AcqRel, Ordering::Acquire, sub);
+}
 
 /// Pages and inodes of one file system.
 #[derive(Debug)]
@@ -28,26 +59,21 @@ impl Space {
             inodes: AtomicU64::new(0),
         }
     }
-    /// Takes `want` pages, or as many as are left; returns how many.
+    /// Takes `want` pages, or as many as are left here and in the sandbox; returns how many.
     pub(super) fn take_pages(&self, want: u64) -> u64 {
-        let max = self.max_pages.load(Ordering::Relaxed);
-        let mut got = 0;
-        let take = |used: u64| {
-            got = want.min(max.saturating_sub(used));
-            used.checked_add(got)
-        };
-        match self.pages.fetch_update(Ordering::AcqRel, Ordering::Acquire, take) {
-            Ok(_) => got,
-            Err(_) => 0,
-        }
+        let got = take(&self.pages, self.max_pages.load(Ordering::Relaxed), want);
+        let granted = take(&ALL_PAGES, all_max(), got);
+        put(&self.pages, got - granted);
+        granted
     }
     /// Takes pages that are in use already, whatever the limit.
     pub(super) fn force_pages(&self, pages: u64) {
         self.pages.fetch_add(pages, Ordering::AcqRel);
+        ALL_PAGES.fetch_add(pages, Ordering::AcqRel);
     }
     pub(super) fn put_pages(&self, pages: u64) {
-        let put = |used: u64| Some(used.saturating_sub(pages));
-        let _ = self.pages.fetch_update(Ordering::AcqRel, Ordering::Acquire, put);
+        put(&self.pages, pages);
+        put(&ALL_PAGES, pages);
     }
     pub(super) fn take_inode(&self) -> Result<(), Errno> {
         let max = self.max_inodes.load(Ordering::Relaxed);

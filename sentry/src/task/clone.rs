@@ -361,11 +361,13 @@ fn new_group(task: &CurrentTask, flags: u64) -> Result<NewGroup, Errno> {
     };
     let group = ThreadGroup::new(task.kernel().next_id(), 0, task.pids().clone(), actions, own.rlimits);
     let dumpable = own.dumpable;
+    let membarrier = own.membarrier;
     let oom_score_adj = own.oom_score_adj;
     drop(own);
     {
         let mut new = group.state.lock();
         new.dumpable = dumpable;
+        new.membarrier = membarrier;
         new.oom_score_adj = oom_score_adj;
     }
     Ok(group)

@@ -209,6 +209,7 @@ fn commit(task: &CurrentTask, pending: PendingExec) {
         state.actions = state.actions.for_exec();
         state.pending.discard_timers();
         state.exec = None;
+        state.membarrier = false;
         let gains = loaded.ids.secure || creds.euid != creds.ruid || creds.egid != creds.rgid;
         state.dumpable = if gains { 0 } else { 1 };
     }

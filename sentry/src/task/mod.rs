@@ -37,7 +37,7 @@ use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
 
 use quicksand_abi::signal::{SS_DISABLE, StackT};
 use quicksand_abi::{Errno, UserAddr};
@@ -87,6 +87,8 @@ pub struct Task {
     work: AtomicU32,
     /// It waits in a system call.
     waiting: AtomicBool,
+    /// Counts crossings into and out of guest code: odd while inside.
+    crossings: AtomicU64,
     /// Interrupts guest code; set when the task first gets a context.
     kicker: OnceLock<Arc<dyn Kicker>>,
     pub(crate) state: Mutex<TaskState>,
@@ -167,6 +169,7 @@ impl Task {
             waiter: Arc::new(Waiter::default()),
             work: AtomicU32::new(0),
             waiting: AtomicBool::new(false),
+            crossings: AtomicU64::new(0),
             kicker: OnceLock::new(),
             state: Mutex::new(Level::Task, state),
             signals: TaskSignals::default(),
@@ -212,6 +215,22 @@ impl Task {
         self.state.lock().name.clone()
     }
 
+    /// The task goes into guest code, or comes out of it.
+    pub(crate) fn cross(&self) {
+        self.crossings.fetch_add(1, Ordering::SeqCst);
+    }
+    /// Returns when the task is not inside the same stretch of guest code any more that it may be in now. Prompt: it is
+    /// kicked out, and nothing it does inside can delay that.
+    pub(crate) fn wait_for_crossing(&self) {
+        let seen = self.crossings.load(Ordering::SeqCst);
+        if seen % 2 == 0 {
+            return;
+        }
+        self.interrupt(Work::empty());
+        while self.crossings.load(Ordering::SeqCst) == seen {
+            std::thread::yield_now();
+        }
+    }
     /// Whether it waits in a system call (`S` in `/proc/PID/stat`).
     pub fn is_waiting(&self) -> bool {
         self.waiting.load(Ordering::Relaxed)

@@ -99,7 +99,10 @@ impl CurrentTask {
 
     fn enter_guest(&self) -> Result<Exit, PlatformError> {
         let mm = self.mm.borrow();
-        self.context.borrow_mut().run(&mm.space, &mut self.regs.borrow_mut())
+        self.cross();
+        let exit = self.context.borrow_mut().run(&mm.space, &mut self.regs.borrow_mut());
+        self.cross();
+        exit
     }
 
     /// A host-side failure that leaves the process in no state to go on: it is killed, with a line in the log.

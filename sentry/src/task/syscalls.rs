@@ -8,7 +8,7 @@ use quicksand_abi::{Errno, UserAddr};
 
 use super::credentials::Caps;
 use super::rlimit::{INFINITY, Rlimit};
-use super::{CurrentTask, Resource, ThreadGroup, Work, sched};
+use super::{CurrentTask, Resource, ThreadGroup, sched};
 use crate::syscalls::{Fd, SyscallResult};
 
 /// `uname -r`: new enough for every glibc; what it promises beyond that is not here answers ENOSYS.
@@ -244,20 +244,25 @@ const REGISTER_GLOBAL: u32 = 4;
 const PRIVATE: u32 = 8;
 const REGISTER_PRIVATE: u32 = 16;
 
-/// `membarrier(2)`: every other thread of the process passes through its loop, whose crossing orders memory.
+/// `membarrier(2)`: every other thread is seen outside of guest code once; its crossing orders memory.
 pub fn sys_membarrier(task: &CurrentTask, command: u32, flags: u32, _cpu: i32) -> SyscallResult {
     if flags != 0 {
         return Err(Errno::EINVAL.into());
     }
     match command {
         0 => Ok(MEMBARRIER_SUPPORTED as usize),
-        REGISTER_GLOBAL | REGISTER_PRIVATE => Ok(0),
+        REGISTER_GLOBAL => Ok(0),
+        REGISTER_PRIVATE => {
+            task.group().state.lock().membarrier = true;
+            Ok(0)
+        }
+        PRIVATE if !task.group().state.lock().membarrier => Err(Errno::EPERM.into()),
         PRIVATE | GLOBAL | GLOBAL_EXPEDITED => {
             std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
-            for other in task.group().tasks() {
-                if other.id != task.id {
-                    other.interrupt(Work::empty());
-                }
+            // The global command promises it for every process that has asked; all are treated as if they had.
+            let others = if command == PRIVATE { task.group().tasks() } else { task.pids().tasks() };
+            for other in others.iter().filter(|t| t.id != task.id) {
+                other.wait_for_crossing();
             }
             Ok(0)
         }

@@ -20,12 +20,13 @@ impl UnixSocket {
             return Err(Errno::EOPNOTSUPP);
         }
         let backlog = usize::try_from(backlog).unwrap_or(usize::MAX).min(SOMAXCONN as usize);
+        // Asked for first: a task's lock comes before a socket's.
+        let credentials = PeerCredentials::of(task);
         let blocked = {
             let mut state = self.state.lock();
             if state.name.is_none() || state.peer.is_some() {
                 return Err(Errno::EINVAL);
             }
-            let credentials = PeerCredentials::of(task);
             state.peer_credentials = Some(credentials.clone());
             match &mut state.listener {
                 Some(listener) => {
@@ -70,12 +71,13 @@ impl UnixSocket {
             }
             (state.name.clone(), state.options.clone(), credentials)
         };
+        let own_credentials = PeerCredentials::of(task);
         {
             let mut state = half.state.lock();
             state.name = name;
             state.options = options;
             state.peer = Some(self.own()?);
-            state.peer_credentials = Some(PeerCredentials::of(task));
+            state.peer_credentials = Some(own_credentials);
         }
         // Connected before the server can see it.
         {

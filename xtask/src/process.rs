@@ -292,7 +292,6 @@ mod tests {
         assert_eq!(done.describe(), "exit 3");
     }
 
-
     #[test]
     fn a_flood_is_bounded() {
         let done = capture(&mut shell("head -c 20000000 /dev/zero"), Duration::from_secs(20)).unwrap();

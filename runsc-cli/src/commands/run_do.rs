@@ -1,6 +1,6 @@
 //! `do`: a command on this machine's own files. They are below, read-only; what it writes is kept in memory and gone with it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::{foreground, stdio};
 use crate::cli::{DoArgs, Global};
@@ -55,7 +55,7 @@ fn spec(args: &DoArgs, terminal: bool) -> Result<Spec> {
         None => {
             let here = std::env::current_dir().context("the working directory")?;
             // Below another root the caller's directory means nothing.
-            if args.rootfs == PathBuf::from("/") { here } else { PathBuf::from("/") }
+            if args.rootfs.as_path() == Path::new("/") { here } else { PathBuf::from("/") }
         }
     };
     let cwd = cwd.to_str().ok_or_else(|| Error::new("the working directory is not UTF-8"))?;

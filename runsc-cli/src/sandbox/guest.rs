@@ -5,8 +5,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use quicksand_platform_kvm::KvmPlatform;
 use quicksand_sentry::boot::{
-    BootError, CapSets, ContainerConfig, MountConfig, MountKind, ProcessConfig, RootConfig, RootSource,
-    SignalTarget,
+    BootError, CapSets, ContainerConfig, MountConfig, MountKind, ProcessConfig, RootConfig, SignalTarget,
 };
 use quicksand_sentry::fs::tty::job;
 use quicksand_sentry::kernel::{Container, Kernel, KernelConfig};

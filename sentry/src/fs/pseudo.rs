@@ -36,7 +36,7 @@ impl Perm {
 /// When the kernel's pseudo file systems came to be: all their times.
 fn boot_time() -> Realtime {
     static BOOT: std::sync::OnceLock<Realtime> = std::sync::OnceLock::new();
-    *BOOT.get_or_init(|| crate::time::Clocks::host_realtime())
+    *BOOT.get_or_init(crate::time::Clocks::host_realtime)
 }
 
 /// Attributes of a pseudo file.

@@ -223,7 +223,7 @@ impl Task {
     /// kicked out, and nothing it does inside can delay that.
     pub(crate) fn wait_for_crossing(&self) {
         let seen = self.crossings.load(Ordering::SeqCst);
-        if seen % 2 == 0 {
+        if seen.is_multiple_of(2) {
             return;
         }
         self.interrupt(Work::empty());

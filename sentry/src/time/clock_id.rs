@@ -55,7 +55,7 @@ impl ClockId {
             libc::CLOCK_BOOTTIME => Ok(ClockId::Timer(TimerClock::Boottime)),
             libc::CLOCK_REALTIME_ALARM | libc::CLOCK_BOOTTIME_ALARM => Ok(ClockId::Alarm),
             libc::CLOCK_TAI => Ok(ClockId::Timer(TimerClock::Tai)),
-            0.. => Err(Errno::EINVAL),
+            _ if raw >= 0 => Err(Errno::EINVAL),
             _ => {
                 let kind = match raw & 3 {
                     0 => CpuKind::Prof,

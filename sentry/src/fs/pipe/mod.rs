@@ -50,7 +50,7 @@ pub(in crate::fs) struct State {
     /// How often it was opened for reading and for writing: what a FIFO's opener waits to change.
     pub(super) reader_opens: u64,
     pub(super) writer_opens: u64,
-    pub(super) openers: Vec<fifo::Opener>,
+    openers: Vec<fifo::Opener>,
 }
 
 impl Pipe {

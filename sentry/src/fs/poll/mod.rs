@@ -4,8 +4,8 @@
 //! computed on the first call and travels in `Resume`; a temporary signal mask is put in place only when the call has to
 //! wait (a call that finds something ready never notices it).
 
+mod call;
 mod mask;
-mod poll;
 mod select;
 
 use quicksand_abi::{Errno, Timespec, UserAddr};
@@ -14,8 +14,8 @@ use crate::syscalls::{Blocked, OnSignal, Resume, SyscallError, WakeReason};
 use crate::task::CurrentTask;
 use crate::time::Monotonic;
 
+pub use call::{sys_poll, sys_ppoll};
 pub use mask::{TemporaryMask, read_mask};
-pub use poll::{sys_poll, sys_ppoll};
 pub use select::{sys_pselect6, sys_select};
 
 /// How long a call may wait.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use quicksand_abi::{Errno, Timeval, UserAddr};
 
-use super::poll::read_timeout;
+use super::call::read_timeout;
 use super::{TemporaryMask, Timeout, WriteBack, read_mask, wait_or_interrupted};
 use crate::sync::{Events, WaitQueue};
 use crate::syscalls::{Blocked, Fd, SyscallResult};

@@ -53,7 +53,7 @@ pub(super) struct Fds {
 }
 
 impl Fds {
-    pub fn new(sb: &Arc<Superblock>, subject: Subject, info: bool) -> Fds {
+    pub(super) fn new(sb: &Arc<Superblock>, subject: Subject, info: bool) -> Fds {
         Fds { sb: Arc::downgrade(sb), subject, info }
     }
     fn table(&self) -> Result<Arc<FdTable>, Errno> {
@@ -156,7 +156,7 @@ pub(super) struct Namespaces {
 const NAMESPACES: [&str; 8] = ["cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts"];
 
 impl Namespaces {
-    pub fn new(sb: &Arc<Superblock>, subject: Subject) -> Namespaces {
+    pub(super) fn new(sb: &Arc<Superblock>, subject: Subject) -> Namespaces {
         Namespaces { sb: Arc::downgrade(sb), subject }
     }
 }

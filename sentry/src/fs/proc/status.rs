@@ -210,9 +210,9 @@ pub(super) fn stat(subject: &Subject, caller: &CurrentTask) -> Text {
         20 + nice,
         group.tasks().len(),
     );
-    let _ = write!(
+    let _ = writeln!(
         rest,
-        "{} {} {} 0 0 {} {} {} {} 0 0 0 {} 0 0 0 0 0 0 {} {} {} {} {} {} {} {}\n",
+        "{} {} {} 0 0 {} {} {} {} 0 0 0 {} 0 0 0 0 0 0 {} {} {} {} {} {} {} {}",
         marks.start_code.0,
         marks.end_code.0,
         marks.start_stack.0,
@@ -255,9 +255,9 @@ pub(super) fn status(subject: &Subject, caller: &CurrentTask) -> Text {
     let (letter, word) = state(subject, caller);
     let mut out = String::with_capacity(1500);
     // Writing to a String cannot fail.
-    let _ = write!(out, "Name:\t{}\n", escape(&name));
+    let _ = writeln!(out, "Name:\t{}", escape(&name));
     if let Some(fs) = task.as_ref().and_then(|t| t.fs_opt()) {
-        let _ = write!(out, "Umask:\t{:04o}\n", fs.umask());
+        let _ = writeln!(out, "Umask:\t{:04o}", fs.umask());
     }
     let _ = write!(
         out,
@@ -268,8 +268,8 @@ pub(super) fn status(subject: &Subject, caller: &CurrentTask) -> Text {
     );
     if let Some(task) = &task {
         let c = task.creds();
-        let _ = write!(out, "Uid:\t{}\t{}\t{}\t{}\n", c.ruid, c.euid, c.suid, c.fsuid);
-        let _ = write!(out, "Gid:\t{}\t{}\t{}\t{}\n", c.rgid, c.egid, c.sgid, c.fsgid);
+        let _ = writeln!(out, "Uid:\t{}\t{}\t{}\t{}", c.ruid, c.euid, c.suid, c.fsuid);
+        let _ = writeln!(out, "Gid:\t{}\t{}\t{}\t{}", c.rgid, c.egid, c.sgid, c.fsgid);
         let slots = task.files_opt().map_or(0, |f| f.open_fds().last().map_or(0, |l| l.0.0 as usize + 1));
         let _ = write!(out, "FDSize:\t{}\nGroups:\t", slots.next_power_of_two().max(64));
         for g in &c.groups {
@@ -286,13 +286,13 @@ pub(super) fn status(subject: &Subject, caller: &CurrentTask) -> Text {
         if let Some(mm) = task.mm_opt() {
             memory_status(&mut out, &mm);
         }
-        let _ = write!(out, "Threads:\t{}\n", group.tasks().len());
+        let _ = writeln!(out, "Threads:\t{}", group.tasks().len());
         signal_status(&mut out, subject, task);
         capability_status(&mut out, task);
     } else {
-        let _ = write!(out, "Threads:\t1\n");
+        let _ = writeln!(out, "Threads:\t1");
     }
-    let _ = write!(out, "Speculation_Store_Bypass:\tthread vulnerable\n");
+    let _ = writeln!(out, "Speculation_Store_Bypass:\tthread vulnerable");
     let cpus = caller.kernel().machine.cpus();
     let _ = write!(
         out,

@@ -31,7 +31,7 @@ pub(super) struct Subject {
 
 impl Subject {
     /// The task to ask: the thread itself, or one that stands for the process. ESRCH where none is left.
-    pub fn task(&self) -> Result<Arc<Task>, Errno> {
+    pub(super) fn task(&self) -> Result<Arc<Task>, Errno> {
         match &self.task {
             Some(task) => Ok(task.clone()),
             None => self.group.any_task().ok_or(Errno::ESRCH),
@@ -57,7 +57,7 @@ impl Subject {
         }
     }
     /// `ptrace_may_access(PTRACE_MODE_READ_FSCREDS)`: EACCES where `caller` may not look inside.
-    pub fn check_access(&self, caller: &CurrentTask) -> Result<(), Errno> {
+    pub(super) fn check_access(&self, caller: &CurrentTask) -> Result<(), Errno> {
         if Arc::ptr_eq(caller.group(), &self.group) {
             return Ok(());
         }

@@ -1,6 +1,6 @@
 //! Making processes: a `fork` that can put the child into new namespaces.
 
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use quicksand_abi::Errno;
 
@@ -29,8 +29,9 @@ bitflags::bitflags! {
 }
 
 /// Forks a process that has one thread only; EDEADLK where it has more. The child runs on in a copy of the caller's
-/// memory, inside new namespaces where some are asked for.
-pub fn fork(namespaces: Namespaces) -> Result<Fork, Errno> {
+/// memory, inside new namespaces where some are asked for, and in the unified cgroup `cgroup` (a descriptor of its
+/// directory) where one is given.
+pub fn fork(namespaces: Namespaces, cgroup: Option<BorrowedFd<'_>>) -> Result<Fork, Errno> {
     if threads()? != 1 {
         return Err(Errno::EDEADLK);
     }
@@ -40,6 +41,10 @@ pub fn fork(namespaces: Namespaces) -> Result<Fork, Errno> {
     args.flags = namespaces.bits() | libc::CLONE_PIDFD as u64;
     args.pidfd = &raw mut pidfd as u64;
     args.exit_signal = libc::SIGCHLD as u64;
+    if let Some(cgroup) = cgroup {
+        args.flags |= libc::CLONE_INTO_CGROUP as u64;
+        args.cgroup = u64::try_from(cgroup.as_raw_fd()).map_err(|_| Errno::EBADF)?;
+    }
     // SAFETY: without CLONE_VM the child has its own copy of memory, and goes on from here on a copy of this stack. The
     // process has one thread (checked above, and only this thread could start another), so no lock is held and no
     // structure is half changed by a thread that the child does not have. glibc is not told: what it keeps of the
@@ -76,14 +81,25 @@ pub struct Child {
 /// Forks as [`fork`] does; the child closes every descriptor that `keep` does not list, runs `main` and exits with what it
 /// returns. What the caller's frames own is neither used nor dropped in the child. `main` must only use descriptors
 /// from `keep`: those it had otherwise are closed, and their numbers may come to name others.
-pub fn spawn(namespaces: Namespaces, keep: &[RawFd], main: impl FnOnce() -> u8) -> Result<Child, Errno> {
-    match fork(namespaces)? {
+pub fn spawn(
+    namespaces: Namespaces,
+    cgroup: Option<BorrowedFd<'_>>,
+    keep: &[RawFd],
+    main: impl FnOnce() -> u8,
+) -> Result<Child, Errno> {
+    match fork(namespaces, cgroup)? {
         Fork::Parent { pid, pidfd } => Ok(Child { pid, pidfd }),
         Fork::Child => {
             close_others(keep);
             std::process::exit(i32::from(main()))
         }
     }
+}
+
+/// Ends the process with all its threads at once: no destructor runs and nothing that is buffered is written.
+pub fn exit_now(code: u8) -> ! {
+    // SAFETY: `_exit` touches no memory of ours and does not return.
+    unsafe { libc::_exit(i32::from(code)) }
 }
 
 fn close_others(keep: &[RawFd]) {

@@ -350,6 +350,13 @@ impl Context for KvmContext {
         }
     }
 
+    fn prepare(&mut self) -> Result<(), PlatformError> {
+        if self.with_vcpu(|_| ()).is_none() {
+            self.slot = self.shared.vcpus.take(&self.shared, &self.state)?;
+        }
+        Ok(())
+    }
+
     fn kicker(&self) -> Arc<dyn Kicker> {
         Arc::clone(&self.state) as Arc<dyn Kicker>
     }

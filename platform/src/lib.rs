@@ -95,6 +95,12 @@ pub trait Context: Send + fmt::Debug {
     /// number, and `rcx`/`r11` are as hardware leaves them. May be called from any thread, one call at a time.
     fn run(&mut self, space: &Arc<dyn AddressSpace>, regs: &mut Registers) -> Result<Exit, PlatformError>;
 
+    /// Takes now what [`Context::run`] would take when it is first called (a vCPU, a stub thread), so that the call after this
+    /// one starts guest code at once.
+    fn prepare(&mut self) -> Result<(), PlatformError> {
+        Ok(())
+    }
+
     /// A handle that makes `run` return [`Exit::Kicked`]. Stays valid (and harmless) after the context is dropped.
     fn kicker(&self) -> Arc<dyn Kicker>;
 

@@ -5,8 +5,10 @@
 //! is best effort.
 
 use std::fs;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::path::{Component, Path, PathBuf};
 
+use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Result};
@@ -23,6 +25,35 @@ const CONTROLLERS: [&str; 5] = ["pids", "memory", "cpu", "cpuset", "freezer"];
 pub struct Cgroup {
     paths: Vec<PathBuf>,
     unified: bool,
+}
+
+/// How a new process gets into its groups.
+#[derive(Debug, Default)]
+pub struct Entry {
+    /// The unified group that it is made in; to be taken by whoever makes it.
+    pub made_in: Option<OwnedFd>,
+    /// The version 1 groups' `tasks`, which it writes to.
+    moves_to: Vec<OwnedFd>,
+}
+
+impl Entry {
+    /// The descriptors that [`Entry::enter`] needs.
+    pub fn descriptors(&self) -> impl Iterator<Item = RawFd> + '_ {
+        self.moves_to.iter().map(AsRawFd::as_raw_fd)
+    }
+
+    /// Moves the calling process, which must have one thread only, into its groups.
+    pub fn enter(self) -> Result<()> {
+        for tasks in &self.moves_to {
+            rustix::io::write(tasks, b"0").context("moving the sandbox into its cgroups")?;
+        }
+        Ok(())
+    }
+}
+
+fn open(path: &Path, flags: OFlags) -> Result<OwnedFd> {
+    rustix::fs::open(path, flags | OFlags::CLOEXEC, Mode::empty())
+        .context(format!("moving the sandbox into {}", path.display()))
 }
 
 /// A file of a group and what is written to it.
@@ -120,14 +151,21 @@ impl Cgroup {
         Ok(())
     }
 
-    /// Moves a process into every group.
-    pub fn enter(&self, pid: i32) -> Result<()> {
+    /// The way into the groups, for a process that is about to be made.
+    ///
+    /// Moving a process from outside (`cgroup.procs`) makes the kernel wait until no thread of any process is being
+    /// made or ended: 10 to 20 ms. A process that moves its only thread itself (`tasks`, version 1) or that is made in
+    /// its group (version 2) waits for nobody.
+    pub fn entry(&self) -> Result<Entry> {
+        let mut entry = Entry::default();
         for group in &self.paths {
-            let file = group.join("cgroup.procs");
-            fs::write(&file, pid.to_string())
-                .context(format!("moving the sandbox into {}", file.display()))?;
+            if self.unified {
+                entry.made_in = Some(open(group, OFlags::PATH | OFlags::DIRECTORY)?);
+            } else {
+                entry.moves_to.push(open(&group.join("tasks"), OFlags::WRONLY)?);
+            }
         }
-        Ok(())
+        Ok(entry)
     }
 
     /// Removes the groups. Their processes have ended.

@@ -114,6 +114,7 @@ impl Plan<'_> {
 
         let hooks_first = !self.spec.hooks.create_runtime.is_empty() || !self.spec.hooks.prestart.is_empty();
         let start_now = self.start && !hooks_first;
+        let mut cgroup = container.state.cgroup.entry()?;
         let boot = Boot {
             id: self.id,
             rootfs,
@@ -134,25 +135,28 @@ impl Plan<'_> {
         };
         let mut keep = boot.descriptors();
         keep.extend(crate::log::descriptors());
+        keep.extend(cgroup.descriptors());
+        let made_in = cgroup.made_in.take();
         let child =
-            spawn(namespaces, &keep, move || sandbox::main(boot)).context("making the sandbox process")?;
+            spawn(namespaces, made_in.as_ref().map(AsFd::as_fd), &keep, move || sandbox::main(boot, cgroup))
+                .context("making the sandbox process")?;
         drop(joined);
 
         let result = maps.write(child.pid).and_then(|()| {
-            container.state.cgroup.enter(child.pid)?;
             answer(&channel, &Request::Go, &child)?;
             container.state.pid = child.pid;
             container.state.start_time = state::start_time(child.pid).unwrap_or(0);
+            container.state.started = start_now;
             container.save()?;
             let hooks = container.state.hooks.clone();
             hooks::run("prestart", &hooks.prestart, &container.state.to_oci())?;
             hooks::run("createRuntime", &hooks.create_runtime, &container.state.to_oci())?;
             if self.start && !start_now {
                 answer(&channel, &Request::Start, &child)?;
-            }
-            if self.start {
                 container.state.started = true;
                 container.save()?;
+            }
+            if self.start {
                 hooks::run_lenient("poststart", &hooks.poststart, &container.state.to_oci());
             }
             Ok(())
@@ -181,21 +185,22 @@ impl Plan<'_> {
             channel: far_channel,
             foreground: self.foreground,
         };
+        let mut cgroup = container.state.cgroup.entry()?;
         let mut keep = gofer.descriptors();
         keep.extend(crate::log::descriptors());
+        keep.extend(cgroup.descriptors());
+        let made_in = cgroup.made_in.take();
         let namespaces = Namespaces::USER
             | Namespaces::PID
             | Namespaces::MOUNT
             | Namespaces::NETWORK
             | Namespaces::IPC
             | Namespaces::UTS;
-        let child = spawn(namespaces, &keep, move || gofer.main()).context("making the gofer process")?;
+        let child = spawn(namespaces, made_in.as_ref().map(AsFd::as_fd), &keep, move || gofer.main(cgroup))
+            .context("making the gofer process")?;
         container.state.gofer_pid = child.pid;
         container.state.gofer_start_time = state::start_time(child.pid).unwrap_or(0);
-        let result = maps.write(child.pid).and_then(|()| {
-            container.state.cgroup.enter(child.pid)?;
-            answer(&channel, &Request::Go, &child)
-        });
+        let result = maps.write(child.pid).and_then(|()| answer(&channel, &Request::Go, &child));
         match result {
             Ok(()) => Ok(near),
             Err(e) => {

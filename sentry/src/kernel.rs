@@ -28,6 +28,17 @@ pub struct KernelConfig {
     pub machine: Machine,
     /// Log every system call.
     pub strace: bool,
+    /// Called once, when the first task is about to run its first instruction.
+    pub first_entry: Option<FirstEntry>,
+}
+
+/// A call that is made once; see [`KernelConfig::first_entry`].
+pub struct FirstEntry(pub Box<dyn FnOnce() + Send>);
+
+impl fmt::Debug for FirstEntry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("FirstEntry")
+    }
 }
 
 /// One sandbox's kernel. Holds what belongs to no container.
@@ -55,6 +66,8 @@ pub struct Kernel {
     pub quiesce: Quiesce,
     containers: Mutex<Vec<Weak<Container>>>,
     strace: bool,
+    /// Taken by the first task.
+    first_entry: Mutex<Option<FirstEntry>>,
     next_id: AtomicU64,
     /// Calls that were logged as unsupported, by number.
     logged: Mutex<HashSet<u64>>,
@@ -81,6 +94,7 @@ impl Kernel {
             quiesce: Quiesce::default(),
             containers: Mutex::new(Level::Kernel, Vec::new()),
             strace: config.strace,
+            first_entry: Mutex::new(Level::Leaf, config.first_entry),
             next_id: AtomicU64::new(1),
             logged: Mutex::new(Level::Leaf, HashSet::new()),
         };
@@ -109,6 +123,10 @@ impl Kernel {
     /// A number for a new object: unique in the sandbox, never reused.
     pub fn next_id(&self) -> u64 {
         self.next_id.fetch_add(1, Ordering::Relaxed)
+    }
+    /// What waits for the first task, if this is it.
+    pub(crate) fn take_first_entry(&self) -> Option<FirstEntry> {
+        self.first_entry.lock().take()
     }
     pub fn strace(&self) -> bool {
         self.strace

@@ -65,7 +65,7 @@ pub fn run(global: &Global, args: ExecArgs) -> Result<u8> {
             crate::FAILED
         }
     };
-    let child = spawn(Namespaces::empty(), &keep, stand_in).context("making a process")?;
+    let child = spawn(Namespaces::empty(), None, &keep, stand_in).context("making a process")?;
     if let Err(e) = write_pid(&args, child.pid) {
         launch::kill(&child);
         return Err(e);

@@ -83,7 +83,10 @@ fn enter_empty_root() -> rustix::io::Result<()> {
         | MountAttrFlags::MOUNT_ATTR_NOEXEC;
     let root = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?;
     rustix::process::fchdir(&root)?;
-    rustix::process::chroot(".")
+    rustix::process::chroot(".")?;
+    // Closing the last descriptor of a detached mount waits for all processors (some ms): the end of the process does.
+    std::mem::forget((context, root));
+    Ok(())
 }
 
 fn drop_capabilities(files: Files) -> rustix::io::Result<()> {

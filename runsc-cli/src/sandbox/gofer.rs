@@ -11,6 +11,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
 use super::confine::{self, Files};
 use super::{files, filter};
+use crate::cgroup::Entry;
 use crate::cli::Overlay;
 use crate::control::{self, Request, Response};
 use crate::error::{Context, Result};
@@ -63,9 +64,9 @@ impl Gofer {
     }
 
     /// The gofer process's `main`.
-    pub fn main(self) -> u8 {
+    pub fn main(self, cgroup: Entry) -> u8 {
         let channel = self.channel.try_clone();
-        match (self.run(), channel) {
+        match (self.run(cgroup), channel) {
             (Ok(()), _) => 0,
             (Err(e), Ok(channel)) => {
                 // Whoever made us reports it; without them there is nobody to tell.
@@ -76,7 +77,8 @@ impl Gofer {
         }
     }
 
-    fn run(self) -> Result<()> {
+    fn run(self, cgroup: Entry) -> Result<()> {
+        cgroup.enter()?;
         confine::detach(self.foreground, c"qs-gofer")?;
         match control::receive::<Request>(&self.channel)? {
             Some((Request::Go, _)) => {}

@@ -8,7 +8,7 @@ use quicksand_sentry::boot::{
     BootError, CapSets, ContainerConfig, MountConfig, MountKind, ProcessConfig, RootConfig, SignalTarget,
 };
 use quicksand_sentry::fs::tty::job;
-use quicksand_sentry::kernel::{Container, Kernel, KernelConfig};
+use quicksand_sentry::kernel::{Container, FirstEntry, Kernel, KernelConfig};
 use quicksand_sentry::machine::Machine;
 use quicksand_sentry::task::credentials::Caps;
 use quicksand_sentry::task::{ExitStatus, Resource, Rlimit, Rlimits, ThreadGroup};
@@ -22,7 +22,7 @@ use crate::control::{ProcessInfo, Target};
 use crate::error::{Context, Error, Result};
 use crate::fail;
 use crate::spec::{self, MountOptions, Spec, parse_caps, parse_options};
-use crate::timeline::{Timeline, now_ns};
+use crate::timeline::now_ns;
 
 /// A booted kernel with its container.
 #[derive(Debug)]
@@ -33,6 +33,8 @@ pub struct Sandbox {
     phase: Mutex<Phase>,
     /// Notified when the phase changes.
     changed: Condvar,
+    /// Closed when the container has ended; with the container's own process once that runs.
+    end: Mutex<Option<OwnedFd>>,
 }
 
 #[derive(Debug)]
@@ -75,7 +77,12 @@ impl Sandbox {
     pub fn boot(boot: &mut Boot, sources: Sources, machine: Machine) -> Result<Sandbox> {
         let device = boot.device.try_clone().context("a descriptor")?;
         let platform = KvmPlatform::new(Some(device)).context("starting the platform")?;
-        let kernel = Kernel::new(KernelConfig { platform: Arc::new(platform), machine, strace: boot.strace });
+        let mut timeline = boot.timeline.another();
+        let first_entry = timeline
+            .is_watched()
+            .then(|| FirstEntry(Box::new(move || timeline.event("first_guest_instruction", now_ns()))));
+        let platform = Arc::new(platform);
+        let kernel = Kernel::new(KernelConfig { platform, machine, strace: boot.strace, first_entry });
         let process =
             boot.spec.process.take().ok_or_else(|| Error::new("config.json: process is missing"))?;
         let passwd = std::mem::take(&mut boot.passwd);
@@ -92,6 +99,7 @@ impl Sandbox {
             passwd,
             phase: Mutex::new(Phase::Waiting(Box::new(process))),
             changed: Condvar::new(),
+            end: Mutex::new(None),
         })
     }
 
@@ -99,12 +107,30 @@ impl Sandbox {
         self.phase.lock().unwrap_or_else(PoisonError::into_inner)
     }
     fn set_phase(&self, phase: Phase) {
-        *self.phase() = phase;
+        let mut now = self.phase();
+        *now = phase;
+        self.pass_on_end(&now);
+        drop(now);
         self.changed.notify_all();
     }
 
+    /// Closes `end` when the container's own process has ended, or will never run.
+    pub fn close_at_end(&self, end: OwnedFd) {
+        let phase = self.phase();
+        *self.end.lock().unwrap_or_else(PoisonError::into_inner) = Some(end);
+        self.pass_on_end(&phase);
+    }
+    fn pass_on_end(&self, phase: &Phase) {
+        let mut end = self.end.lock().unwrap_or_else(PoisonError::into_inner);
+        match phase {
+            Phase::Waiting(_) | Phase::Starting => {}
+            Phase::Running(init) => end.take().into_iter().for_each(|end| init.0.close_at_end(end)),
+            Phase::Cancelled(_) => *end = None,
+        }
+    }
+
     /// Runs the container's own process.
-    pub fn start(&self, timeline: &mut Timeline) -> Result<()> {
+    pub fn start(&self) -> Result<()> {
         let config = match std::mem::replace(&mut *self.phase(), Phase::Starting) {
             Phase::Waiting(config) => config,
             other => {
@@ -112,7 +138,6 @@ impl Sandbox {
                 fail!("the container has been started already");
             }
         };
-        timeline.event("first_guest_instruction", now_ns());
         match self.container.start(*config) {
             Ok(group) => {
                 self.set_phase(Phase::Running(Process(group)));

@@ -23,6 +23,7 @@ use quicksand_sentry::boot::RootSource;
 use quicksand_sentry::machine::Machine;
 
 use self::confine::Files;
+use crate::cgroup::Entry;
 use crate::cli::Overlay;
 use crate::control::{self, Request, Response};
 use crate::error::{Context, Result};
@@ -88,12 +89,12 @@ impl Sources {
 }
 
 /// The sandbox process's `main`.
-pub fn main(boot: Boot) -> u8 {
+pub fn main(boot: Boot, cgroup: Entry) -> u8 {
     let channel = match boot.channel.try_clone() {
         Ok(channel) => channel,
         Err(_) => return crate::FAILED,
     };
-    match boot.run() {
+    match boot.run(cgroup) {
         Ok(code) => code,
         Err(e) => {
             // Whoever made us reports it; without them there is nobody to tell.
@@ -104,13 +105,15 @@ pub fn main(boot: Boot) -> u8 {
 }
 
 impl Boot {
-    fn run(mut self) -> Result<u8> {
+    fn run(mut self, cgroup: Entry) -> Result<u8> {
+        cgroup.enter()?;
         confine::detach(self.foreground, c"qs-sentry")?;
         match control::receive::<Request>(&self.channel)? {
             Some((Request::Go, _)) => {}
             Some((other, _)) => fail!("{other:?} before Go"),
             None => return Ok(crate::FAILED), // its maker has gone
         }
+        self.timeline.event("sandbox_process", now_ns());
         confine::become_root()?;
         if let Some(score) = self.spec.process.as_ref().and_then(|p| p.oom_score_adj) {
             confine::oom_score(score)?;
@@ -136,14 +139,17 @@ impl Boot {
                 Sources::served(sockets)
             }
         };
+        self.timeline.event("confined", now_ns());
         let sandbox = guest::Sandbox::boot(&mut self, sources, machine)?;
         self.timeline.event("sandbox_ready", now_ns());
         let sandbox = std::sync::Arc::new(sandbox);
         if self.start_now {
-            sandbox.start(&mut self.timeline)?;
+            sandbox.start()?;
         }
         control::send(&self.channel, &Response::Done, &[])?;
-        serve::serve(&sandbox, self.channel, self.listener, self.foreground, signals, self.timeline)
+        let code = serve::serve(&sandbox, self.channel, self.listener, self.foreground, signals)?;
+        // Taking everything apart piece by piece would only delay what the end of the process does at once.
+        quicksand_host::process::exit_now(code)
     }
 }
 

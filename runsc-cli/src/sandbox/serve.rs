@@ -11,7 +11,6 @@ use rustix::event::{PollFd, PollFlags, poll};
 use super::guest::{Process, Sandbox};
 use crate::control::{self, Request, Response, Target};
 use crate::error::{Context, Error, Result};
-use crate::timeline::Timeline;
 
 /// Signals that are the guest's: from the terminal that the sandbox owns, or from somebody who took the sandbox's process for
 /// the container's.
@@ -70,18 +69,11 @@ pub fn serve(
     listener: UnixListener,
     foreground: bool,
     signals: SignalFd,
-    timeline: Timeline,
 ) -> Result<u8> {
     let pending = Arc::new(Pending::default());
     let (ended, end) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).context("a pipe")?;
-    let waiting = sandbox.clone();
-    let wait = move || {
-        waiting.wait_init();
-        drop(end); // the loop below sees it close
-    };
-    std::thread::Builder::new().name("wait-init".into()).spawn(wait).context("a thread")?;
+    sandbox.close_at_end(end); // the loop below sees it close
 
-    let timeline = Arc::new(Mutex::new(timeline));
     let mut channel = Some(channel);
     loop {
         let (on_end, on_signal, on_connection, on_channel) =
@@ -95,9 +87,9 @@ pub fn serve(
             }
         }
         if on_connection && let Ok((connection, _)) = listener.accept() {
-            let (sandbox, pending, timeline) = (sandbox.clone(), pending.clone(), timeline.clone());
+            let (sandbox, pending) = (sandbox.clone(), pending.clone());
             let handle = move || {
-                if let Err(e) = handle(&sandbox, &connection, &pending, &timeline) {
+                if let Err(e) = handle(&sandbox, &connection, &pending) {
                     tracing::debug!("control connection: {e}");
                 }
             };
@@ -107,7 +99,7 @@ pub fn serve(
         if on_channel && let Some(stream) = &channel {
             match control::receive(stream) {
                 Ok(Some((Request::Start, _))) => {
-                    let response = start(sandbox, &timeline);
+                    let response = start(sandbox);
                     control::send(stream, &response, &[])?;
                 }
                 Ok(Some((Request::Signal { signal, target }, _))) => {
@@ -157,9 +149,8 @@ fn forward(sandbox: &Sandbox, signal: i32, from_terminal: bool) {
     }
 }
 
-fn start(sandbox: &Sandbox, timeline: &Mutex<Timeline>) -> Response {
-    let mut timeline = timeline.lock().unwrap_or_else(PoisonError::into_inner);
-    answer(sandbox.start(&mut timeline).map(|()| Response::Done))
+fn start(sandbox: &Sandbox) -> Response {
+    answer(sandbox.start().map(|()| Response::Done))
 }
 
 fn answer(result: Result<Response>) -> Response {
@@ -167,16 +158,11 @@ fn answer(result: Result<Response>) -> Response {
 }
 
 /// One control connection.
-fn handle(
-    sandbox: &Arc<Sandbox>,
-    connection: &UnixStream,
-    pending: &Arc<Pending>,
-    timeline: &Mutex<Timeline>,
-) -> Result<()> {
+fn handle(sandbox: &Arc<Sandbox>, connection: &UnixStream, pending: &Arc<Pending>) -> Result<()> {
     let Some((request, fds)) = control::receive::<Request>(connection)? else { return Ok(()) };
     let response = match request {
         Request::Go => Response::Failed("the sandbox has been launched".into()),
-        Request::Start => start(sandbox, timeline),
+        Request::Start => start(sandbox),
         Request::Signal { signal, target } => {
             answer(sandbox.signal(signal, target, None).map(|()| Response::Done))
         }

@@ -143,6 +143,8 @@ fn leave_tree(task: &Arc<Task>, own_status: ExitStatus, max_rss: u64) {
     }
     if last {
         group.exit_queue.notify_all();
+        let told = std::mem::take(&mut group.state.lock().closed_at_end);
+        drop(told);
     }
 }
 

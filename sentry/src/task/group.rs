@@ -8,6 +8,7 @@
 //! has gone; it stays in its pid namespace until it is reaped.
 
 use std::fmt;
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -74,6 +75,8 @@ pub struct GroupState {
     pub exit_status: Option<ExitStatus>,
     /// No task is left: a zombie, or reaped.
     pub dead: bool,
+    /// Descriptors that are closed when the process has ended: whoever polls their other ends learns of it.
+    pub(crate) closed_at_end: Vec<OwnedFd>,
     /// Signals sent to the process.
     pub(crate) pending: Queue,
     pub(crate) actions: Arc<Actions>,
@@ -133,6 +136,7 @@ impl ThreadGroup {
             rlimits,
             exit_status: None,
             dead: false,
+            closed_at_end: Vec::new(),
             pending: Queue::default(),
             actions,
             stop: Stop::default(),
@@ -232,6 +236,14 @@ impl ThreadGroup {
     /// The group ends with `status`, unless it is ending already.
     pub fn kill_all(&self, status: ExitStatus) {
         self.state.lock().start_exit(status);
+    }
+
+    /// Closes `fd` when the process has ended, or now if it has: a pipe's end tells a poller without a thread that waits.
+    pub fn close_at_end(&self, fd: OwnedFd) {
+        let mut state = self.state.lock();
+        if !state.dead {
+            state.closed_at_end.push(fd);
+        }
     }
 
     /// Waits on a host thread, which is not a task's, until the group is dead.

@@ -47,6 +47,11 @@ pub(crate) fn spawn(task: CurrentTask) -> Result<(), Errno> {
 fn main(task: CurrentTask) {
     let kernel = task.kernel().clone();
     kernel.quiesce.enter(&task);
+    if let Some(first) = kernel.take_first_entry() {
+        // A failure comes again from `run`, and is dealt with there.
+        let _ = task.context.borrow_mut().prepare();
+        (first.0)();
+    }
     task.cpu.start();
     let mut since = Instant::now();
     while task.before_guest() {

@@ -1,8 +1,12 @@
 //! The arguments, as `runsc` and `runc` have them.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::error::{Error, Result};
+use crate::fail;
 
 /// Run unmodified Linux programs in a sandbox with a kernel of its own.
 ///
@@ -19,6 +23,7 @@ pub struct Cli {
 
 /// Flags that every command takes.
 #[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Options of every command")]
 pub struct Global {
     /// Where the state of containers is kept [default: /run/quicksand, or $XDG_RUNTIME_DIR/quicksand]
     #[arg(long, global = true, value_name = "DIR")]
@@ -26,7 +31,7 @@ pub struct Global {
     /// Append messages to this file
     #[arg(long, global = true, value_name = "FILE")]
     pub log: Option<PathBuf>,
-    /// How messages are written to the log
+    /// How messages are written to the log; in `json` each is {"level","msg","time"}
     #[arg(long, global = true, value_enum, default_value = "text")]
     pub log_format: LogFormat,
     /// Log more
@@ -56,6 +61,10 @@ pub struct Global {
     /// Where `--strace` lines go, instead of standard error
     #[arg(long, global = true, value_name = "FILE")]
     pub strace_log: Option<PathBuf>,
+    /// Let a container's annotations `dev.quicksand.flag.NAME` set the flags platform, network, overlay, directfs and
+    /// strace for it
+    #[arg(long, global = true, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true")]
+    pub allow_flag_override: bool,
     /// Accepted for compatibility with other runtimes
     #[arg(long, global = true, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub rootless: Option<String>,
@@ -101,23 +110,36 @@ pub enum Command {
     Do(DoArgs),
     Run(RunArgs),
     Create(CreateArgs),
+    /// Run the program of a container that was created
     Start(IdArgs),
+    /// Print a container's state as JSON: id, status (creating, created, running, paused, stopped), pid, bundle, annotations
     State(IdArgs),
     Exec(Box<ExecArgs>),
     Kill(KillArgs),
     Ps(PsArgs),
+    /// Wait until a container has ended; exit with its code
     Wait(IdArgs),
+    /// Stop every process of a container where it is
     Pause(IdArgs),
+    /// Let the processes of a paused container go on
     Resume(IdArgs),
     Delete(DeleteArgs),
     List(ListArgs),
     Spec(SpecArgs),
+    /// Print what this runtime can do, as JSON in the form of the OCI features document
     Features,
     Doctor(DoctorArgs),
 }
 
 /// Run a command on this machine's own files: readable, never changed
+///
+/// The command sees this machine's files as they are, read-only below and with memory above: what it writes is gone when
+/// it ends. It gets our environment, working directory and standard streams, and a loopback network of its own. Its exit
+/// code is ours (128 + signal where one killed it).
 #[derive(Args, Debug)]
+#[command(
+    after_help = "Examples:\n  quicksand do python3 -c 'print(1)'\n  quicksand do --strace --strace-log calls.txt ls /\n  quicksand --network=host do curl http://localhost:8000/"
+)]
 pub struct DoArgs {
     /// Working directory [default: the current one]
     #[arg(long)]
@@ -131,12 +153,19 @@ pub struct DoArgs {
     /// Run as this user
     #[arg(long, value_name = "UID[:GID]")]
     pub user: Option<String>,
+    /// The command and its arguments
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true, value_name = "CMD")]
     pub command: Vec<String>,
 }
 
 /// Create a container, start it, wait for it and delete it
+///
+/// Signals are passed on, standard streams are the container's, and its exit code is ours (128 + signal where one killed
+/// it). An error of our own exits with 128.
 #[derive(Args, Debug)]
+#[command(
+    after_help = "Example:\n  mkdir -p bundle/rootfs/bin && cp /bin/busybox bundle/rootfs/bin/sh\n  quicksand spec --bundle bundle sh -c 'echo hello'\n  quicksand run --bundle bundle hello"
+)]
 pub struct RunArgs {
     #[command(flatten)]
     pub create: CreateArgs,
@@ -173,9 +202,10 @@ pub struct CreateArgs {
     pub id: String,
 }
 
-/// The commands that take nothing but a container
+/// What takes nothing but a container.
 #[derive(Args, Debug)]
 pub struct IdArgs {
+    /// The container
     pub id: String,
 }
 
@@ -188,23 +218,31 @@ pub struct ExecArgs {
     /// Give it a terminal
     #[arg(long, short)]
     pub tty: bool,
+    /// The Unix socket that receives the terminal's other end
     #[arg(long, value_name = "SOCKET")]
     pub console_socket: Option<PathBuf>,
+    /// Write the process id of the command that stands for the program here
     #[arg(long, value_name = "FILE")]
     pub pid_file: Option<PathBuf>,
     /// Return when the program runs
     #[arg(long, short)]
     pub detach: bool,
+    /// Run as this user
     #[arg(long, short, value_name = "UID[:GID]")]
     pub user: Option<String>,
+    /// A further group
     #[arg(long, short = 'g', value_name = "GID")]
     pub additional_gids: Vec<u32>,
-    #[arg(long)]
+    /// Working directory [default: the container's]
+    #[arg(long, value_name = "DIR")]
     pub cwd: Option<String>,
+    /// Add a variable to the container's environment
     #[arg(long, short, value_name = "NAME=VALUE")]
     pub env: Vec<String>,
+    /// A further capability
     #[arg(long, short, value_name = "CAP")]
     pub cap: Vec<String>,
+    /// Let it gain no privileges by executing a file
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub no_new_privs: Option<bool>,
     /// Accepted for compatibility with other runtimes
@@ -213,9 +251,12 @@ pub struct ExecArgs {
     /// Accepted for compatibility with other runtimes
     #[arg(long, hide = true)]
     pub ignore_paused: bool,
+    /// Pass this many further descriptors to the program (none can be)
     #[arg(long, hide = true, default_value = "0")]
     pub preserve_fds: u32,
+    /// The container
     pub id: String,
+    /// The program and its arguments
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "CMD")]
     pub command: Vec<String>,
 }
@@ -229,6 +270,7 @@ pub struct KillArgs {
     /// Send it to this process of the container (its number inside)
     #[arg(long)]
     pub pid: Option<i32>,
+    /// The container
     pub id: String,
     /// A name (TERM, SIGTERM) or a number
     #[arg(default_value = "TERM", allow_hyphen_values = true)]
@@ -238,8 +280,10 @@ pub struct KillArgs {
 /// List the processes of a container
 #[derive(Args, Debug)]
 pub struct PsArgs {
+    /// `table`, or `json`: a bare array of process numbers
     #[arg(long, short, value_enum, default_value = "table")]
     pub format: ListFormat,
+    /// The container
     pub id: String,
     /// Accepted for compatibility with other runtimes
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
@@ -252,13 +296,15 @@ pub struct DeleteArgs {
     /// Kill it first where it runs; no error where it does not exist
     #[arg(long, short)]
     pub force: bool,
-    #[arg(required = true)]
+    /// The containers
+    #[arg(required = true, value_name = "ID")]
     pub ids: Vec<String>,
 }
 
 /// List containers
 #[derive(Args, Debug)]
 pub struct ListArgs {
+    /// How they are listed
     #[arg(long, short, value_enum, default_value = "table")]
     pub format: ListFormat,
     /// Ids only
@@ -275,6 +321,7 @@ pub enum ListFormat {
 /// Write a config.json to start from
 #[derive(Args, Debug)]
 pub struct SpecArgs {
+    /// The directory that gets config.json
     #[arg(long, short, value_name = "DIR", default_value = ".")]
     pub bundle: PathBuf,
     /// What the container runs
@@ -285,6 +332,7 @@ pub struct SpecArgs {
 /// Say what this machine offers, and what to do about what it lacks
 #[derive(Args, Debug)]
 pub struct DoctorArgs {
+    /// How findings are printed
     #[arg(long, short, value_enum, default_value = "text")]
     pub format: DoctorFormat,
 }
@@ -304,7 +352,34 @@ pub fn parse() -> Cli {
     })
 }
 
+/// What an annotation that sets a flag begins with.
+const FLAG: &str = "dev.quicksand.flag.";
+
 impl Global {
+    /// These flags with those that a container's annotations set (`dev.quicksand.flag.NAME`), where that is allowed.
+    pub fn with_annotations(&self, annotations: &BTreeMap<String, String>) -> Result<Global> {
+        let mut global = self.clone();
+        for (key, value) in annotations {
+            let Some(name) = key.strip_prefix(FLAG) else { continue };
+            if !self.allow_flag_override {
+                fail!("the annotation {key} sets a flag, and --allow-flag-override was not given");
+            }
+            let text = format!("--{name}={value}");
+            let one = Cli::try_parse_from(["quicksand", &text, "features"])
+                .map_err(|_| Error::new(format!("the annotation {key}: there is no {text}")))?
+                .global;
+            match name {
+                "platform" => global.platform = one.platform,
+                "network" => global.network = one.network,
+                "overlay" => global.overlay = one.overlay,
+                "directfs" => global.directfs = one.directfs,
+                "strace" => global.strace = one.strace,
+                _ => fail!("the annotation {key}: a container may not set this flag"),
+            }
+        }
+        Ok(global)
+    }
+
     /// The directory of all containers' state.
     pub fn state_root(&self) -> PathBuf {
         if let Some(root) = &self.root {
@@ -319,6 +394,20 @@ impl Global {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
+
+    #[test]
+    fn annotations_set_flags_where_that_is_allowed() {
+        let global = |flag: &str| Cli::try_parse_from(["quicksand", flag, "features"]).unwrap().global;
+        let set = |name: &str, value: &str| BTreeMap::from([(format!("{FLAG}{name}"), value.to_owned())]);
+        let (closed, open) = (global("--debug=false"), global("--allow-flag-override"));
+        assert!(closed.with_annotations(&set("network", "none")).is_err());
+        assert_eq!(open.with_annotations(&set("network", "none")).unwrap().network, Network::None);
+        assert!(open.with_annotations(&set("network", "sideways")).is_err());
+        assert!(open.with_annotations(&set("root", "/")).is_err());
+        assert!(closed.with_annotations(&BTreeMap::from([("other".into(), "x".into())])).is_ok());
+    }
+
     #[test]
     fn the_arguments_fit_together() {
         <super::Cli as clap::CommandFactory>::command().debug_assert();

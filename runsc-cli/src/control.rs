@@ -39,6 +39,10 @@ pub enum Request {
     Signal { signal: i32, target: Target },
     /// List processes.
     Processes,
+    /// Stop every process where it is.
+    Pause,
+    /// Let them go on.
+    Resume,
     /// Answer when the container's init process has ended.
     Wait,
 }

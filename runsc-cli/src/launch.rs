@@ -71,6 +71,7 @@ impl Plan<'_> {
             gofer_start_time: 0,
             created: crate::log::rfc3339(std::time::SystemTime::now()),
             started: false,
+            paused: false,
             transient: self.foreground,
             owner_uid: rustix::process::geteuid().as_raw(),
             cgroup: Cgroup::default(),

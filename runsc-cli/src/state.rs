@@ -36,6 +36,8 @@ pub struct State {
     /// RFC 3339.
     pub created: String,
     pub started: bool,
+    #[serde(default)]
+    pub paused: bool,
     /// Owned by a `run` that waits for it: gone when that is.
     pub transient: bool,
     pub owner_uid: u32,
@@ -51,6 +53,7 @@ pub enum Status {
     Creating,
     Created,
     Running,
+    Paused,
     Stopped,
 }
 
@@ -60,6 +63,7 @@ impl Status {
             Status::Creating => "creating",
             Status::Created => "created",
             Status::Running => "running",
+            Status::Paused => "paused",
             Status::Stopped => "stopped",
         }
     }
@@ -71,6 +75,7 @@ impl State {
             (0, _) => Status::Creating,
             _ if start_time(self.pid) != Some(self.start_time) => Status::Stopped,
             (_, false) => Status::Created,
+            (_, true) if self.paused => Status::Paused,
             (_, true) => Status::Running,
         }
     }

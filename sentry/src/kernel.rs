@@ -120,6 +120,14 @@ impl Kernel {
         let tasks: Vec<_> = containers.iter().flat_map(|c| c.pids.tasks()).collect();
         self.quiesce.stop(&tasks)
     }
+    /// Stops all tasks until [`Kernel::resume`]. Not called twice without one in between: the second call would wait for it.
+    pub fn pause(&self) {
+        self.stop_the_world().hold();
+    }
+    /// Ends what [`Kernel::pause`] began.
+    pub fn resume(&self) {
+        self.quiesce.release();
+    }
     /// A number for a new object: unique in the sandbox, never reused.
     pub fn next_id(&self) -> u64 {
         self.next_id.fetch_add(1, Ordering::Relaxed)

@@ -14,6 +14,7 @@ use crate::timeline::Timeline;
 pub fn run(global: &Global, args: CreateArgs) -> Result<u8> {
     let bundle = bundle_dir(&args.bundle)?;
     let spec = Spec::load(&bundle)?;
+    let global = &global.with_annotations(&spec.annotations)?;
     check_preserved(args.preserve_fds)?;
     let process = spec.process.clone().unwrap_or_default();
     let streams = stdio::for_process(&process, args.console_socket.as_deref(), true)?;

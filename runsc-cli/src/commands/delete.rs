@@ -25,7 +25,7 @@ fn delete(global: &Global, id: &str, force: bool) -> Result<()> {
     let container = Container::open(&root, id)?;
     match container.state.status() {
         Status::Stopped => {}
-        Status::Running | Status::Creating if !force => {
+        Status::Running | Status::Paused | Status::Creating if !force => {
             fail!("container {id:?} is {}; `delete --force` kills it first", container.state.status().name());
         }
         // A created container has run nothing: it may go, as with runc.

@@ -78,7 +78,18 @@ fn kernel() -> Finding {
 
 fn kvm() -> Finding {
     match quicksand_platform_kvm::probe() {
-        Ok(report) => good("KVM", format!("API {}", report.api_version)),
+        Ok(report) => good(
+            "KVM",
+            format!(
+                "API {}; a system call costs {:.1} us{}, a page fault {:.1} us, a VM {:.0} us, a vCPU {:.0} us",
+                report.api_version,
+                report.syscall_us,
+                if report.syscall_quirk { " (nested, without hardware support)" } else { "" },
+                report.fault_us,
+                report.create_vm_us,
+                report.create_vcpu_us
+            ),
+        ),
         Err(e) => bad(
             "KVM",
             Verdict::Missing,

@@ -8,6 +8,7 @@ mod features;
 mod foreground;
 mod kill;
 mod list;
+mod pause;
 mod ps;
 mod run;
 mod run_do;
@@ -18,7 +19,7 @@ mod state;
 mod stdio;
 mod wait;
 
-use crate::cli::{Cli, Command, IdArgs};
+use crate::cli::{Cli, Command};
 use crate::error::Result;
 use crate::fail;
 
@@ -42,16 +43,12 @@ pub fn run(cli: Cli, started_ns: u64) -> Result<u8> {
         Command::Kill(args) => kill::run(global, &args),
         Command::Ps(args) => ps::run(global, &args),
         Command::Wait(args) => wait::run(global, &args.id),
-        Command::Pause(args) => unsupported("pause", &args),
-        Command::Resume(args) => unsupported("resume", &args),
+        Command::Pause(args) => pause::pause(global, &args.id),
+        Command::Resume(args) => pause::resume(global, &args.id),
         Command::Delete(args) => delete::run(global, &args),
         Command::List(args) => list::run(global, &args),
         Command::Spec(args) => spec::run(args),
         Command::Features => features::run(),
         Command::Doctor(args) => doctor::run(&args),
     }
-}
-
-fn unsupported(name: &str, args: &IdArgs) -> Result<u8> {
-    fail!("{name} {}: this command is not supported yet", args.id)
 }

@@ -12,6 +12,7 @@ use crate::timeline::Timeline;
 pub fn run(global: &Global, args: RunArgs, started_ns: u64) -> Result<u8> {
     let bundle = bundle_dir(&args.create.bundle)?;
     let spec = Spec::load(&bundle)?;
+    let global = &global.with_annotations(&spec.annotations)?;
     create::check_preserved(args.create.preserve_fds)?;
     let mut timeline = Timeline::new(global.timeline_fd)?;
     timeline.event("process_start", started_ns);

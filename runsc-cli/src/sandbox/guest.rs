@@ -35,6 +35,8 @@ pub struct Sandbox {
     changed: Condvar,
     /// Closed when the container has ended; with the container's own process once that runs.
     end: Mutex<Option<OwnedFd>>,
+    /// All tasks are stopped.
+    paused: Mutex<bool>,
 }
 
 #[derive(Debug)]
@@ -100,6 +102,7 @@ impl Sandbox {
             phase: Mutex::new(Phase::Waiting(Box::new(process))),
             changed: Condvar::new(),
             end: Mutex::new(None),
+            paused: Mutex::new(false),
         })
     }
 
@@ -150,6 +153,32 @@ impl Sandbox {
         }
     }
 
+    /// Stops every process where it is.
+    pub fn pause(&self) -> Result<()> {
+        if !matches!(*self.phase(), Phase::Running(_)) {
+            fail!("the container is not running");
+        }
+        let mut paused = self.paused();
+        if *paused {
+            fail!("the container is paused already");
+        }
+        self.container.kernel.pause();
+        *paused = true;
+        Ok(())
+    }
+    /// Lets them go on.
+    pub fn resume(&self) -> Result<()> {
+        let mut paused = self.paused();
+        if !std::mem::take(&mut *paused) {
+            fail!("the container is not paused");
+        }
+        self.container.kernel.resume();
+        Ok(())
+    }
+    fn paused(&self) -> MutexGuard<'_, bool> {
+        self.paused.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Runs a further process, on the three descriptors given.
     pub fn exec(
         self: &Arc<Sandbox>,
@@ -159,6 +188,9 @@ impl Sandbox {
     ) -> Result<Process> {
         if !matches!(*self.phase(), Phase::Running(_)) {
             fail!("the container is not running");
+        }
+        if *self.paused() {
+            fail!("the container is paused");
         }
         let stdio = <[OwnedFd; 3]>::try_from(fds)
             .map_err(|fds| Error::new(format!("{} descriptors for standard streams", fds.len())))?;

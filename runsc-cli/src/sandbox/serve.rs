@@ -166,6 +166,8 @@ fn handle(sandbox: &Arc<Sandbox>, connection: &UnixStream, pending: &Arc<Pending
         Request::Signal { signal, target } => {
             answer(sandbox.signal(signal, target, None).map(|()| Response::Done))
         }
+        Request::Pause => answer(sandbox.pause().map(|()| Response::Done)),
+        Request::Resume => answer(sandbox.resume().map(|()| Response::Done)),
         Request::Processes => Response::Processes(sandbox.processes()),
         Request::Wait => {
             let _pending = pending.add();

@@ -68,6 +68,11 @@ impl Quiesce {
         state.arrived -= 1;
         self.changed.notify_all();
     }
+    /// Lets tasks that were stopped go on.
+    pub(crate) fn release(&self) {
+        self.state.lock().stopping = false;
+        self.changed.notify_all();
+    }
     /// Stops all tasks; they go on when the answer is dropped. `tasks` lists those that live: new ones stop by themselves.
     /// Not called from a task loop.
     pub(crate) fn stop(&self, tasks: &[Arc<Task>]) -> Quiesced<'_> {
@@ -95,9 +100,15 @@ pub struct Quiesced<'a> {
     barrier: &'a Quiesce,
 }
 
+impl Quiesced<'_> {
+    /// Lets the world stand still until [`Quiesce::release`].
+    pub(crate) fn hold(self) {
+        std::mem::forget(self);
+    }
+}
+
 impl Drop for Quiesced<'_> {
     fn drop(&mut self) {
-        self.barrier.state.lock().stopping = false;
-        self.barrier.changed.notify_all();
+        self.barrier.release();
     }
 }

@@ -19,6 +19,7 @@ pub(super) const CHECKS: &[Check] = &[
     ("container/exec", exec),
     ("container/ps-and-list", ps_and_list),
     ("container/kill", kill),
+    ("container/pause", pause),
     ("container/delete", delete),
     ("container/duplicate-id", duplicate_id),
     ("spec/process", process_settings),
@@ -173,6 +174,21 @@ fn kill(runtime: &Runtime) -> Result<()> {
     runtime.fails_clearly(&["kill", "test", "NOSUCH"], "NOSUCH")?;
     end(runtime)?;
     runtime.fails_clearly(&["kill", "nobody", "TERM"], "nobody")
+}
+
+fn pause(runtime: &Runtime) -> Result<()> {
+    sleeper(runtime)?;
+    runtime.ok(&["pause", "test"])?;
+    wait_for_status(runtime, "test", "paused")?;
+    runtime.fails_clearly(&["pause", "test"], "paused")?;
+    runtime.fails_clearly(&["exec", "test", "true"], "paused")?;
+    runtime.fails_clearly(&["delete", "test"], "paused")?;
+    runtime.ok(&["resume", "test"])?;
+    wait_for_status(runtime, "test", "running")?;
+    runtime.ok(&["exec", "test", "true"])?;
+    runtime.fails_clearly(&["resume", "test"], "running")?;
+    runtime.ok(&["pause", "test"])?;
+    end(runtime)
 }
 
 fn delete(runtime: &Runtime) -> Result<()> {

@@ -293,6 +293,21 @@ mod tests {
     }
 
     #[test]
+    fn a_hanging_child_ends_at_its_deadline_with_its_children() {
+        let done = capture(&mut shell("sleep 1000 & echo $!; wait"), Duration::from_millis(300)).unwrap();
+        assert!(done.status.is_none());
+        let pid = done.stdout_text().trim().parse().ok().and_then(Pid::from_raw).unwrap();
+        // The signal has been sent, which does not mean that it has taken effect: the end itself is waited for.
+        let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty()) else { return };
+        let mut fds = [PollFd::new(&pidfd, PollFlags::IN)];
+        assert_eq!(
+            poll(&mut fds, Some(&timespec(Duration::from_secs(30)))),
+            Ok(1),
+            "the grandchild is still there"
+        );
+    }
+
+    #[test]
     fn a_flood_is_bounded() {
         let done = capture(&mut shell("head -c 20000000 /dev/zero"), Duration::from_secs(20)).unwrap();
         assert!(done.success());

@@ -202,7 +202,7 @@ int main(void) {
     CHILD(MUST(mkdir("jail", 0755)); put_file("jail/inside", "in", 0644); RET("chroot", chroot("jail")); RET("chroot.old_cwd_relative", access("d/file", F_OK));
           RET("chroot.absolute", access("/inside", F_OK)); RET("chroot.chdir", chdir("/")); cwd("chroot.cwd"); RET("chroot.dotdot", access("../inside", F_OK));
           RET("chroot.outside_is_gone", access(tmp, F_OK)); RET("chroot.file", chroot("/inside")); RET("chroot.missing", chroot("/none"));
-          RET("chroot.escape_by_fchdir", fchdir(here)); char c2[64]; long r = syscall(SYS_getcwd, c2, 64); c2[13] = 0; val("chroot.unreachable", "%s", r > 0 ? c2 : ename(errno)););
+          RET("chroot.escape_by_fchdir", fchdir(here)); char c2[4096]; long r = syscall(SYS_getcwd, c2, sizeof c2); c2[13] = 0; val("chroot.unreachable", "%s", r > 0 ? c2 : ename(errno)););
     cwd("chroot.parent_unchanged");
     return 0;
 }

@@ -167,9 +167,6 @@ int main(void) {
     val("int_0x81", "%s code %d trapno %ld", sname(got.si_signo), got.si_code, got_trapno); // emulators differ in the error code
     FAULT("bad_selector", asm volatile("movw $0x1234, %%ax\n movw %%ax, %%fs" ::: "eax"));
     FAULT("single_step", asm volatile("pushfq\n orq $0x100, (%%rsp)\n popfq\n nop\n nop" ::: "memory", "cc"));
-    FAULT("sse_divide", { unsigned mxcsr = 0x1f80 & ~0x200; float a = 1, b = 0; asm volatile("ldmxcsr %2\n divss %1, %0" : "+x"(a) : "x"(b), "m"(mxcsr)); });
-    unsigned mxcsr = 0x1f80;
-    asm volatile("ldmxcsr %0" ::"m"(mxcsr));
     FAULT("x87_divide", { unsigned short cw = 0x37b; asm volatile("fldcw %0\n fldz\n fld1\n fdivp\n fwait" ::"m"(cw)); });
     asm volatile("fninit");
     FAULT("movaps_unaligned", asm volatile("movaps 1(%0), %%xmm0" ::"r"((uintptr_t)&zero & ~15UL) : "xmm0"));

@@ -27,6 +27,8 @@ pub(crate) struct Program {
     pub(crate) linkage: Linkage,
     /// `// timeout: SECONDS`
     pub(crate) limit: Duration,
+    /// `// processor: real …`: an emulated processor does something else.
+    pub(crate) real_processor: bool,
 }
 
 /// What is compared: standard output and how the program ended.
@@ -117,13 +119,15 @@ fn read(top: &Path, source: PathBuf) -> Result<Program> {
     let text =
         std::fs::read_to_string(&source).with_context(|| format!("cannot read {}", source.display()))?;
     let name = source.strip_prefix(top).unwrap_or(&source).with_extension("").to_string_lossy().into_owned();
-    let mut program = Program { name, source, linkage: Linkage::Static, limit: PROGRAM_LIMIT };
+    let mut program =
+        Program { name, source, linkage: Linkage::Static, limit: PROGRAM_LIMIT, real_processor: false };
     for line in text.lines().filter_map(|line| line.trim().strip_prefix("// ")) {
         let Some((key, value)) = line.split_once(':') else { continue };
         match (key, value.trim()) {
             ("build", "dynamic") => program.linkage = Linkage::Dynamic,
             ("build", "static-pie") => program.linkage = Linkage::StaticPie,
             ("build", other) => bail!("{}: build: {other} is not known", program.name),
+            ("processor", what) => program.real_processor = what.starts_with("real"),
             ("timeout", seconds) => {
                 let seconds = seconds.parse().with_context(|| format!("{}: timeout", program.name))?;
                 program.limit = Duration::from_secs(seconds);

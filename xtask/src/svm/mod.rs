@@ -69,6 +69,8 @@ enum Judge {
 struct Plan {
     jobs: Vec<Job>,
     judges: BTreeMap<String, Judge>,
+    /// What cannot be run there.
+    skipped: Tally,
 }
 
 impl Plan {
@@ -109,7 +111,7 @@ pub(crate) fn tally(args: &Args) -> Result<Tally> {
         machine::Machine { kernel: &kernel, initramfs: &initramfs, disk: &disk, out: &cache, limit };
     let known = Known::read()?;
     let started = Instant::now();
-    let mut tally = Tally::default();
+    let mut tally = plan.skipped;
     let mut open = plan.judges;
     let ended = machine.run(|line| match serde_json::from_str::<Answer>(line) {
         Ok(answer) => {
@@ -175,7 +177,7 @@ fn judge_answer(answer: &Answer, judge: &Judge, known: &Known) -> Tally {
 
 /// Chooses the jobs, and copies what they need into the machine's disk.
 fn plan(args: &Args, folder: &Path) -> Result<Plan> {
-    let mut plan = Plan { jobs: Vec::new(), judges: BTreeMap::new() };
+    let mut plan = Plan { jobs: Vec::new(), judges: BTreeMap::new(), skipped: Tally::default() };
     if let Some((program, rest)) = args.run.split_first() {
         rootfs::copy(Path::new(program), &folder.join("program"))?;
         let argv = std::iter::once(guest_path("program")).chain(rest.iter().cloned()).collect();
@@ -237,7 +239,11 @@ fn programs(plan: &mut Plan) {
 /// The suite's programs, and what each says on the host.
 fn conformance_programs(plan: &mut Plan, folder: &Path, args: &Args) -> Result<()> {
     let out = setup::work_dir("conformance")?;
-    let programs = conformance::programs(args.filter.as_deref())?;
+    let mut programs = conformance::programs(args.filter.as_deref())?;
+    for program in programs.extract_if(.., |program| program.real_processor) {
+        println!("NOT RUN: {}: it needs a real processor", program.name);
+        plan.skipped += Tally::skipped();
+    }
     fs::create_dir_all(folder.join("conformance"))?;
     let prepare = |program: &Program| -> Result<conformance::Outcome> {
         let binary = program.compile(&out)?;

@@ -30,7 +30,8 @@ fn colour(series: &str) -> &'static str {
     match series {
         "native" => "#8b949e",
         "runc" => "#4493c8",
-        "quicksand" => "#2da44e",
+        "quicksand kvm" => "#2da44e",
+        "quicksand systrap" => "#116329",
         _ => "#d29922",
     }
 }

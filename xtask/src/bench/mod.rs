@@ -43,9 +43,9 @@ struct Options {
     /// Write table, figures and chart to docs/bench/
     #[arg(long)]
     record: bool,
-    /// The platform our sandbox uses
-    #[arg(long, default_value = "auto")]
-    platform: String,
+    /// The platforms our sandbox uses, each a column of its own
+    #[arg(long, value_delimiter = ',', default_value = "kvm")]
+    platform: Vec<String>,
     /// Only these runners
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,

@@ -25,7 +25,7 @@ enum Kind {
     Oci { binary: PathBuf, flags: Vec<String> },
 }
 
-/// Every runner there is here, ourselves last; and why others are missing.
+/// Every runner there is here, ourselves last, once a platform; and why others are missing.
 pub(super) fn all(options: &Options) -> Result<(Vec<Runner>, Vec<String>)> {
     if !setup::is_root() {
         bail!("the benchmarks compare with chroot and runc, and need root");
@@ -48,8 +48,13 @@ pub(super) fn all(options: &Options) -> Result<(Vec<Runner>, Vec<String>)> {
         None => missing.push("runsc is not installed (--with-peers)".to_owned()),
     }
     let binary = build::quicksand(Profile::Release)?;
-    let flags = vec![format!("--platform={}", options.platform), "--network=none".to_owned()];
-    runners.push(Runner::new("quicksand", Kind::Oci { binary, flags })?);
+    for platform in &options.platform {
+        let flags = vec![format!("--platform={platform}"), "--network=none".to_owned()];
+        runners.push(Runner::new(
+            &format!("quicksand {platform}"),
+            Kind::Oci { binary: binary.clone(), flags },
+        )?);
+    }
     if !options.only.is_empty() {
         runners.retain(|runner| options.only.iter().any(|name| runner.name.starts_with(name.as_str())));
     }
@@ -111,6 +116,11 @@ impl Runner {
             *binary = copy;
         }
         other
+    }
+
+    /// Whether it is ourselves, on some platform.
+    pub(super) fn is_ours(&self) -> bool {
+        self.name.starts_with("quicksand")
     }
 
     /// Whether the figure is about a sandbox of user space's own making.

@@ -61,7 +61,9 @@ pub(super) fn measure(options: &Options) -> Result<Report> {
                 report.figures.push(Figure::new(name, &runner.name, "µs", spread));
             }
         }
-        report.compare(name, "quicksand", "runsc systrap", None);
+        for ours in runners.iter().filter(|runner| runner.is_ours()) {
+            report.compare(name, &ours.name, "runsc systrap", None);
+        }
     }
     report.problems.extend(broken.into_values());
     Ok(report)

@@ -64,7 +64,10 @@ pub struct SockaddrNl {
 pub const NLM_F_REQUEST: u16 = 1;
 pub const NLM_F_MULTI: u16 = 2;
 pub const NLM_F_ACK: u16 = 4;
+/// NLM_F_ROOT and NLM_F_MATCH; either asks for a dump.
 pub const NLM_F_DUMP: u16 = 0x300;
+/// An answer that does not repeat its request.
+pub const NLM_F_CAPPED: u16 = 0x100;
 
 pub const NLMSG_NOOP: u16 = 1;
 pub const NLMSG_ERROR: u16 = 2;
@@ -93,6 +96,12 @@ pub const IFLA_TXQLEN: u16 = 13;
 pub const IFLA_OPERSTATE: u16 = 16;
 pub const IFLA_LINKMODE: u16 = 17;
 pub const IFLA_STATS64: u16 = 23;
+pub const IFLA_GROUP: u16 = 27;
+pub const IFLA_PROMISCUITY: u16 = 30;
+pub const IFLA_NUM_TX_QUEUES: u16 = 31;
+pub const IFLA_NUM_RX_QUEUES: u16 = 32;
+pub const IFLA_CARRIER: u16 = 33;
+pub const IFLA_ALT_IFNAME: u16 = 53;
 
 pub const IFA_ADDRESS: u16 = 1;
 pub const IFA_LOCAL: u16 = 2;
@@ -102,11 +111,16 @@ pub const IFA_CACHEINFO: u16 = 6;
 pub const IFA_FLAGS: u16 = 8;
 
 pub const RTA_DST: u16 = 1;
+pub const RTA_SRC: u16 = 2;
 pub const RTA_OIF: u16 = 4;
 pub const RTA_GATEWAY: u16 = 5;
 pub const RTA_PRIORITY: u16 = 6;
 pub const RTA_PREFSRC: u16 = 7;
 pub const RTA_TABLE: u16 = 15;
+/// The request is about the cache of routes.
+pub const RTM_F_CLONED: u32 = 0x200;
+/// Answers say which table the route is from.
+pub const RTM_F_LOOKUP_TABLE: u32 = 0x1000;
 
 /// Bytes of a `struct rtattr` without its data.
 const ATTRIBUTE: usize = 4;

@@ -157,6 +157,7 @@ fn run(epoll: &OwnedFd) {
             if let Some(queue) = queue {
                 let bits = flags.bits();
                 queue.notify(Events::from_bits_truncate(bits) | companions(bits));
+                crate::sync::run_deferred();
             }
         }
     }

@@ -52,6 +52,13 @@ impl Control {
         Ok(control)
     }
 
+    /// `__scm_send`: what a socket whose messages stay in this kernel does not know of SOL_SOCKET is EINVAL, and so are
+    /// descriptors for those that carry none. Other levels are passed over.
+    pub fn check_local(&self, carries_rights: bool) -> Result<(), Errno> {
+        let unknown = self.others.iter().any(|o| o.level == libc::SOL_SOCKET);
+        if unknown || !carries_rights && !self.rights.is_empty() { Err(Errno::EINVAL) } else { Ok(()) }
+    }
+
     fn add(&mut self, task: &CurrentTask, header: CMsgHdr, data: &[u8]) -> Result<(), Errno> {
         match (header.level, header.kind) {
             (libc::SOL_SOCKET, libc::SCM_RIGHTS) => {

@@ -20,9 +20,18 @@ const SIOCGIFHWADDR: u32 = 0x8927;
 const SIOCGIFINDEX: u32 = 0x8933;
 const SIOCGIFTXQLEN: u32 = 0x8942;
 const SIOCGIFMAP: u32 = 0x8970;
-/// The requests that change an interface: `SIOCSIFFLAGS`, `SIOCSIFADDR`, ….
-const SET: [u32; 12] =
-    [0x8911, 0x8914, 0x8916, 0x8918, 0x891a, 0x891c, 0x891e, 0x8922, 0x8923, 0x8924, 0x8943, 0x8971];
+const SIOCGARP: u32 = 0x8954;
+/// The requests that change an interface, a route or a neighbour: `SIOCSIFFLAGS`, `SIOCSIFADDR`, `SIOCADDRT`, ….
+const SET: [u32; 16] = [
+    0x890b, 0x890c, 0x8911, 0x8914, 0x8916, 0x8918, 0x891a, 0x891c, 0x891e, 0x8922, 0x8923, 0x8924, 0x8943,
+    0x8953, 0x8955, 0x8971,
+];
+
+/// Requests that an interface's driver answers where it can: SIOCETHTOOL, MII registers, SIOCWANDEV, SIOCDEVPRIVATE. Those
+/// seen here cannot.
+fn is_drivers(cmd: u32) -> bool {
+    matches!(cmd, 0x8946..=0x894a | 0x89f0..=0x89ff)
+}
 
 /// `struct ifreq`: a name and a union.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -70,6 +79,9 @@ pub(super) fn ioctl(task: &CurrentTask, cmd: u32, arg: UserAddr) -> SyscallResul
     }
     match cmd {
         SIOCGIFCONF => return configuration(task, arg),
+        // No neighbour is known.
+        SIOCGARP => return Err(Errno::ENXIO.into()),
+        _ if is_drivers(cmd) => {}
         SIOCGIFNAME | SIOCGIFFLAGS | SIOCGIFADDR | SIOCGIFDSTADDR | SIOCGIFBRDADDR | SIOCGIFNETMASK
         | SIOCGIFMETRIC | SIOCGIFMTU | SIOCGIFHWADDR | SIOCGIFINDEX | SIOCGIFTXQLEN | SIOCGIFMAP => {}
         _ => return Err(Errno::ENOTTY.into()),
@@ -89,6 +101,7 @@ pub(super) fn ioctl(task: &CurrentTask, cmd: u32, arg: UserAddr) -> SyscallResul
     let name = label.split(|b| *b == b':').next().unwrap_or_default();
     let found = interfaces.iter().find(|i| i.name.as_bytes() == name).ok_or(Errno::ENODEV)?;
     match cmd {
+        _ if is_drivers(cmd) => return Err(Errno::EOPNOTSUPP.into()),
         SIOCGIFFLAGS => request.set(&(found.flags as u16).to_ne_bytes()),
         SIOCGIFMETRIC => request.set(&0i32.to_ne_bytes()),
         SIOCGIFMTU => request.set(&(found.mtu as i32).to_ne_bytes()),

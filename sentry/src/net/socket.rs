@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use quicksand_abi::Errno;
+use quicksand_abi::{Errno, UserAddr};
 
 use super::address::Address;
 use super::control::Control;
-use crate::fs::send_sigpipe;
+use crate::fs::{ioctl, send_sigpipe};
 use crate::sync::{Events, WaitQueue};
 use crate::syscalls::SyscallResult;
 use crate::task::CurrentTask;
@@ -81,6 +81,12 @@ pub trait SocketOps: Any + Send + Sync + fmt::Debug {
         self.kind() == libc::SOCK_STREAM
     }
     fn queue(&self) -> Arc<WaitQueue>;
+    /// Whether asking for the queue now, for the first time, will notify it of what is ready already.
+    fn first_wait_wakes(&self) -> bool {
+        false
+    }
+    /// The socket got its open file: the file's inode number, and who made it.
+    fn opened(&self, _ino: u64, _uid: u32) {}
     fn poll(&self, task: &CurrentTask) -> Events;
     /// The last descriptor was closed.
     fn release(&self) {}
@@ -153,6 +159,7 @@ impl SocketFile {
 /// Makes the open file of a socket. Of `flags`, O_NONBLOCK counts.
 pub fn new_file(task: &CurrentTask, ops: Arc<dyn SocketOps>, flags: OpenFlags) -> Arc<OpenFile> {
     let inode = task.kernel().anon.socket_inode(task);
+    ops.opened(inode.ino, task.creds().fsuid);
     let name = format!("socket:[{}]", inode.ino);
     let flags = OpenFlags::RDWR | (flags & OpenFlags::NONBLOCK);
     OpenFile::new_anonymous(inode, &name, Box::new(SocketFile::new(ops)), flags)
@@ -180,19 +187,30 @@ impl Drop for SocketFile {
 }
 
 impl FileOps for SocketFile {
-    fn read(&self, _: &OpenFile, task: &CurrentTask, dst: &mut IoDst<'_>, _: u64) -> Result<usize, Errno> {
+    fn read(&self, file: &OpenFile, task: &CurrentTask, dst: &mut IoDst<'_>, _: u64) -> Result<usize, Errno> {
         if dst.remaining() == 0 {
             return Ok(0);
         }
         // What came with the message and was not asked for is dropped: descriptors are closed.
-        Ok(self.ops.receive(task, dst, MsgFlags::empty())?.len)
+        let len = self.ops.receive(task, dst, MsgFlags::empty())?.len;
+        file.was_read(task);
+        Ok(len)
     }
 
-    fn write(&self, _: &OpenFile, task: &CurrentTask, src: &mut IoSrc<'_>, _: u64) -> Result<usize, Errno> {
+    fn write(
+        &self,
+        file: &OpenFile,
+        task: &CurrentTask,
+        src: &mut IoSrc<'_>,
+        _: u64,
+    ) -> Result<usize, Errno> {
         let mut message = Outgoing { src, to: None, flags: MsgFlags::empty(), control: Control::default() };
         let result = self.ops.send(task, &mut message);
         if result == Err(Errno::EPIPE) && self.ops.is_stream() {
             send_sigpipe(task);
+        }
+        if result == Err(Errno::EAGAIN) {
+            file.write_refused();
         }
         result
     }
@@ -226,8 +244,26 @@ impl FileOps for SocketFile {
         Some(self.ops.queue())
     }
 
-    fn ioctl(&self, _: &OpenFile, task: &CurrentTask, cmd: u32, arg: u64) -> SyscallResult {
-        self.ops.ioctl(task, cmd, arg)
+    fn first_wait_wakes(&self, _: &OpenFile) -> bool {
+        self.ops.first_wait_wakes()
+    }
+
+    fn ioctl(&self, file: &OpenFile, task: &CurrentTask, cmd: u32, arg: u64) -> SyscallResult {
+        match cmd {
+            ioctl::FIOSETOWN | ioctl::SIOCSPGRP => {
+                let pid: i32 = task.read_object(UserAddr(arg))?;
+                if pid == i32::MIN {
+                    return Err(Errno::EINVAL.into());
+                }
+                file.set_owner(task, pid, false)?;
+                Ok(0)
+            }
+            ioctl::FIOGETOWN | ioctl::SIOCGPGRP => {
+                task.write_object(UserAddr(arg), &file.owner().pid)?;
+                Ok(0)
+            }
+            _ => self.ops.ioctl(task, cmd, arg),
+        }
     }
 }
 

@@ -26,8 +26,13 @@ pub trait Stack: Send + Sync + fmt::Debug {
     fn interfaces(&self) -> Result<Vec<Interface>, Errno>;
     fn addresses(&self) -> Result<Vec<InterfaceAddress>, Errno>;
     fn routes(&self) -> Result<Vec<Route>, Errno>;
+    /// The route that packets of this description take: a destination, and perhaps a source and an interface
+    /// (`ip route get`). ENETUNREACH and its kin where there is none.
+    fn find_route(&self, wanted: &Route) -> Result<Route, Errno>;
     /// The sockets that exist, for `/proc/net`.
     fn sockets(&self) -> Vec<SocketSummary>;
+    /// What sockets of a family have done so far. TCP is counted with AF_INET.
+    fn counters(&self, family: i32) -> Counters;
 }
 
 /// A network interface, as `struct ifinfomsg` and its attributes tell it.
@@ -41,6 +46,8 @@ pub struct Interface {
     pub flags: u32,
     pub mtu: u32,
     pub queue_len: u32,
+    /// What queues its packets (`noqueue`).
+    pub qdisc: String,
     /// IF_OPER_.
     pub oper_state: u8,
     /// The link-layer address, and its broadcast address.
@@ -77,6 +84,8 @@ pub struct InterfaceAddress {
     pub peer: Vec<u8>,
     pub broadcast: Vec<u8>,
     pub label: Option<String>,
+    /// `struct ifa_cacheinfo`: preferred and valid time in seconds, made and changed.
+    pub cache_info: Vec<u8>,
 }
 
 /// A route, as `struct rtmsg` and its attributes tell it.
@@ -93,6 +102,7 @@ pub struct Route {
     pub kind: u8,
     pub flags: u32,
     pub dst: Vec<u8>,
+    pub src: Vec<u8>,
     pub gateway: Vec<u8>,
     pub preferred_source: Vec<u8>,
     pub interface: Option<i32>,
@@ -104,9 +114,27 @@ pub struct Route {
 pub struct SocketSummary {
     pub family: i32,
     pub kind: i32,
+    pub protocol: i32,
     /// `sockaddr` bytes.
     pub local: Vec<u8>,
     pub remote: Option<Vec<u8>>,
     /// TCP_ESTABLISHED and its kind, as the kernel numbers them.
     pub state: u8,
+    /// The inode of the socket's open file, and its owner; 0 before `accept`.
+    pub inode: u64,
+    pub uid: u32,
+    /// Bytes that wait to be sent and to be read; of a listening socket, connections that wait for `accept`.
+    pub send_queue: u32,
+    pub receive_queue: u32,
+}
+
+/// What the sockets of a stack have done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// TCP connections asked for, and accepted.
+    pub active_opens: u64,
+    pub passive_opens: u64,
+    /// UDP datagrams received and sent.
+    pub datagrams_in: u64,
+    pub datagrams_out: u64,
 }

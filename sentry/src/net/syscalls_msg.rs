@@ -127,6 +127,7 @@ fn send(
                 }
             }
             Err(Errno::EAGAIN) => {
+                file.write_refused();
                 let nonblock = file.is_nonblocking() || flags.contains(MsgFlags::DONTWAIT);
                 return match wait(task, file, true, nonblock, done, Errno::EAGAIN) {
                     Ok(blocked) if done > 0 => Err(blocked.on_signal(OnSignal::Return(done)).into()),
@@ -314,6 +315,7 @@ fn receive(
     loop {
         match socket.ops.receive(task, dst, flags) {
             Ok(incoming) => {
+                file.was_read(task);
                 let ended = incoming.len == 0 || !incoming.control.is_empty();
                 total = Incoming { len: total.len + incoming.len, ..incoming };
                 if !waits_for_all || ended || dst.remaining() == 0 {

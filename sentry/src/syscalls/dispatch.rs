@@ -5,8 +5,15 @@ use quicksand_abi::Errno;
 use super::{SyscallResult, strace, table};
 use crate::task::CurrentTask;
 
-/// Calls the handler of `number`. An unknown or unsupported number answers ENOSYS, and is logged once by name.
+/// Calls the handler of `number`, and does what it had to put off. An unknown or unsupported number answers ENOSYS, and is
+/// logged once by name.
 pub fn dispatch(task: &CurrentTask, number: u64, args: &[u64; 6]) -> SyscallResult {
+    let result = call(task, number, args);
+    crate::sync::run_deferred();
+    result
+}
+
+fn call(task: &CurrentTask, number: u64, args: &[u64; 6]) -> SyscallResult {
     let Some(call) = table::lookup(number) else {
         task.kernel().log_once(number, || format!("system call {number} is unknown; ENOSYS"));
         return Err(Errno::ENOSYS.into());

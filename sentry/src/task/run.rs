@@ -76,6 +76,7 @@ fn main(task: CurrentTask) {
         }
     }
     super::exit::exit_task(task);
+    crate::sync::run_deferred();
     kernel.quiesce.leave();
 }
 

@@ -148,6 +148,7 @@ impl Inner {
             };
             if let Some(target) = target.and_then(|t| t.upgrade()) {
                 target.expire(kernel);
+                crate::sync::run_deferred();
             }
         }
     }

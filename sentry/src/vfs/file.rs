@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::fmt;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 use quicksand_abi::Errno;
@@ -158,6 +158,10 @@ pub trait FileOps: Any + Send + Sync + fmt::Debug {
     fn wait_queue(&self, _file: &OpenFile) -> Option<Arc<WaitQueue>> {
         None
     }
+    /// Whether asking for the queue now, for the first time, will notify it of what is ready already.
+    fn first_wait_wakes(&self, _file: &OpenFile) -> bool {
+        false
+    }
     fn ioctl(&self, _file: &OpenFile, _task: &CurrentTask, _cmd: u32, _arg: u64) -> SyscallResult {
         Err(Errno::ENOTTY.into())
     }
@@ -240,17 +244,8 @@ pub struct OpenFile {
     write_access: AtomicU8,
     /// Unique in the sandbox, never reused.
     pub id: u64,
-    /// F_SETOWN: pid, or negative process group; F_SETSIG.
-    pub owner: Mutex<FileOwner>,
-}
-
-/// Who gets SIGIO.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct FileOwner {
-    pub pid: i32,
-    /// F_OWNER_TID: `pid` is a thread's.
-    pub thread: bool,
-    pub signal: i32,
+    /// Who gets SIGIO and SIGURG, where anybody asked for them.
+    pub(super) signals: OnceLock<super::fasync::FileSignals>,
 }
 
 impl OpenFile {
@@ -265,7 +260,7 @@ impl OpenFile {
             position_lock: Mutex::new(Level::Position, ()),
             write_access: AtomicU8::new(0),
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
-            owner: Mutex::new(Level::Leaf, FileOwner::default()),
+            signals: OnceLock::new(),
         })
     }
 

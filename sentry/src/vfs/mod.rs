@@ -14,6 +14,7 @@
 
 pub mod attr;
 pub mod dentry;
+mod fasync;
 pub mod fd_table;
 pub mod file;
 pub mod inode;

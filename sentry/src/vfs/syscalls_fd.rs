@@ -108,7 +108,7 @@ pub fn sys_fcntl(task: &CurrentTask, fd: Fd, cmd: i32, arg: u64) -> SyscallResul
         _ => {}
     }
     match cmd {
-        libc::F_SETFL => set_flags(task, &file, arg as u32),
+        libc::F_SETFL => set_flags(task, fd, &file, arg as u32),
         libc::F_GETLK => get_lock(task, &file, UserAddr(arg), false),
         libc::F_SETLK => set_lock(task, &file, UserAddr(arg), false, false),
         libc::F_SETLKW => set_lock(task, &file, UserAddr(arg), false, true),
@@ -120,28 +120,32 @@ pub fn sys_fcntl(task: &CurrentTask, fd: Fd, cmd: i32, arg: u64) -> SyscallResul
             if pid == i32::MIN {
                 return Err(Errno::EINVAL.into());
             }
-            set_owner(task, &file, pid, false)
+            file.set_owner(task, pid, false)?;
+            Ok(0)
         }
-        libc::F_GETOWN => Ok(file.owner.lock().pid as isize as usize),
+        libc::F_GETOWN => Ok(file.owner().pid as isize as usize),
         F_SETSIG => {
             if arg > 64 {
                 return Err(Errno::EINVAL.into());
             }
-            file.owner.lock().signal = arg as i32;
+            file.set_owner_signal(arg as i32);
             Ok(0)
         }
-        F_GETSIG => Ok(file.owner.lock().signal as usize),
+        F_GETSIG => Ok(file.owner().signal as usize),
         F_SETOWN_EX => {
             let owner: OwnerEx = task.read_object(UserAddr(arg))?;
             match owner.kind {
-                F_OWNER_TID => set_owner(task, &file, owner.pid, true),
-                F_OWNER_PID => set_owner(task, &file, owner.pid, false),
-                F_OWNER_PGRP => set_owner(task, &file, owner.pid.checked_neg().ok_or(Errno::EINVAL)?, false),
-                _ => Err(Errno::EINVAL.into()),
+                F_OWNER_TID => file.set_owner(task, owner.pid, true)?,
+                F_OWNER_PID => file.set_owner(task, owner.pid, false)?,
+                F_OWNER_PGRP => {
+                    file.set_owner(task, owner.pid.checked_neg().ok_or(Errno::EINVAL)?, false)?;
+                }
+                _ => return Err(Errno::EINVAL.into()),
             }
+            Ok(0)
         }
         F_GETOWN_EX => {
-            let owner = *file.owner.lock();
+            let owner = file.owner();
             let kind = match owner.pid {
                 _ if owner.thread => F_OWNER_TID,
                 pid if pid < 0 => F_OWNER_PGRP,
@@ -196,7 +200,7 @@ fn duplicate(task: &CurrentTask, file: Arc<OpenFile>, min: u64, flags: FdFlags) 
 }
 
 /// F_SETFL (`setfl`).
-fn set_flags(task: &CurrentTask, file: &OpenFile, arg: u32) -> SyscallResult {
+fn set_flags(task: &CurrentTask, fd: Fd, file: &OpenFile, arg: u32) -> SyscallResult {
     const CHANGEABLE: OpenFlags = OpenFlags::APPEND
         .union(OpenFlags::NONBLOCK)
         .union(OpenFlags::DIRECT)
@@ -217,24 +221,9 @@ fn set_flags(task: &CurrentTask, file: &OpenFile, arg: u32) -> SyscallResult {
     }
     file.ops.set_flags(file, new)?;
     file.set_flags(new);
-    Ok(0)
-}
-
-/// ESRCH where nobody has that number; 0 is nobody.
-fn set_owner(task: &CurrentTask, file: &OpenFile, pid: i32, thread: bool) -> SyscallResult {
-    let pids = &task.container().pids;
-    let known = match pid {
-        0 => true,
-        pid if pid < 0 => pids.lock().pgrps.contains_key(&pid.checked_neg().ok_or(Errno::EINVAL)?),
-        pid if thread => pids.task(pid).is_some(),
-        pid => pids.group(pid).is_some(),
-    };
-    if !known {
-        return Err(Errno::ESRCH.into());
+    if new.contains(OpenFlags::ASYNC) != old.contains(OpenFlags::ASYNC) {
+        file.set_async(task, fd.0, new.contains(OpenFlags::ASYNC));
     }
-    let mut owner = file.owner.lock();
-    owner.pid = pid;
-    owner.thread = thread;
     Ok(0)
 }
 

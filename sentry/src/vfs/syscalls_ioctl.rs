@@ -30,7 +30,10 @@ pub fn sys_ioctl(task: &CurrentTask, fd: Fd, cmd: u32, arg: u64) -> SyscallResul
             if on != file.flags().contains(OpenFlags::ASYNC) && !file.ops.is_stream() {
                 return Err(Errno::ENOTTY.into());
             }
-            set_flag(&file, OpenFlags::ASYNC, on)?;
+            if on != file.flags().contains(OpenFlags::ASYNC) {
+                set_flag(&file, OpenFlags::ASYNC, on)?;
+                file.set_async(task, fd.0, on);
+            }
         }
         FIOQSIZE => {
             if !is_stored(file.inode.kind) {

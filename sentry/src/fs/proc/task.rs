@@ -198,7 +198,7 @@ impl Directory for TaskDir {
             What::Namespaces => {
                 pseudo::directory(&sb, number, perm, Arc::new(fd::Namespaces::new(&sb, subject)))
             }
-            What::Net => pseudo::directory(&sb, number, perm, Arc::new(super::net::dir(&sb))),
+            What::Net => pseudo::directory(&sb, number, perm, super::net::dir(&sb)),
             What::Mem => fd::mem(&sb, number, perm, subject),
             What::Pagemap => fd::pagemap(&sb, number, perm, subject),
             What::Tasks => {

@@ -11,6 +11,7 @@ use std::any::Any;
 use std::cell::RefCell;
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
 use quicksand_abi::socket::{CMSG_HDR_LEN, CMsgHdr, cmsg_align};
@@ -23,7 +24,7 @@ use zerocopy::{FromBytes, IntoBytes};
 use super::address::Address;
 use super::control::Other;
 use super::socket::{Incoming, MsgFlags, Outgoing, Shutdown, SocketOps};
-use super::stack::{Interface, InterfaceAddress, Route, SocketSummary, Stack};
+use super::stack::{Counters, Interface, InterfaceAddress, Route, SocketSummary, Stack};
 use crate::fs::ioctl;
 use crate::host_poll::{self, HostInterest};
 use crate::sync::{Events, Level, Mutex, WaitQueue};
@@ -54,11 +55,22 @@ fn with_scratch<T>(f: impl FnOnce(&mut [u8]) -> T) -> T {
 /// The host's stack.
 pub struct HostStack {
     sockets: Mutex<Vec<Weak<HostSocket>>>,
+    counts: Arc<Counts>,
+}
+
+/// What its sockets have done.
+#[derive(Default)]
+struct Counts {
+    active_opens: AtomicU64,
+    passive_opens: AtomicU64,
+    /// Of IPv4 and IPv6.
+    datagrams_in: [AtomicU64; 2],
+    datagrams_out: [AtomicU64; 2],
 }
 
 impl Default for HostStack {
     fn default() -> HostStack {
-        HostStack { sockets: Mutex::new(Level::Leaf, Vec::new()) }
+        HostStack { sockets: Mutex::new(Level::Leaf, Vec::new()), counts: Arc::default() }
     }
 }
 
@@ -112,7 +124,7 @@ impl Stack for HostStack {
             (libc::SOCK_DGRAM, 0) => libc::IPPROTO_UDP,
             (_, protocol) => protocol,
         };
-        Ok(self.add(HostSocket::new(fd, family, kind, protocol)))
+        Ok(self.add(HostSocket::new(fd, family, kind, protocol, self.counts.clone())))
     }
 
     fn interfaces(&self) -> Result<Vec<Interface>, Errno> {
@@ -124,10 +136,23 @@ impl Stack for HostStack {
     fn routes(&self) -> Result<Vec<Route>, Errno> {
         routes::routes()
     }
+    fn find_route(&self, wanted: &Route) -> Result<Route, Errno> {
+        routes::find_route(wanted)
+    }
 
     fn sockets(&self) -> Vec<SocketSummary> {
         let sockets = self.sockets.lock().clone();
         sockets.iter().filter_map(Weak::upgrade).filter_map(|s| s.summary()).collect()
+    }
+
+    fn counters(&self, family: i32) -> Counters {
+        let (counts, six) = (&self.counts, usize::from(family == libc::AF_INET6));
+        Counters {
+            active_opens: counts.active_opens.load(Ordering::Relaxed),
+            passive_opens: counts.passive_opens.load(Ordering::Relaxed),
+            datagrams_in: counts.datagrams_in[six].load(Ordering::Relaxed),
+            datagrams_out: counts.datagrams_out[six].load(Ordering::Relaxed),
+        }
     }
 }
 
@@ -140,12 +165,25 @@ pub struct HostSocket {
     queue: Arc<WaitQueue>,
     /// Made when somebody first waits.
     interest: OnceLock<Option<HostInterest>>,
+    counts: Arc<Counts>,
+    /// The inode number of its open file and its owner, for `/proc/net`.
+    ino: AtomicU64,
+    uid: AtomicU32,
 }
 
 impl HostSocket {
-    fn new(fd: OwnedFd, family: i32, kind: i32, protocol: i32) -> HostSocket {
-        let queue = WaitQueue::new();
-        HostSocket { fd: Arc::new(fd), family, kind, protocol, queue, interest: OnceLock::new() }
+    fn new(fd: OwnedFd, family: i32, kind: i32, protocol: i32, counts: Arc<Counts>) -> HostSocket {
+        HostSocket {
+            fd: Arc::new(fd),
+            family,
+            kind,
+            protocol,
+            queue: WaitQueue::new(),
+            interest: OnceLock::new(),
+            counts,
+            ino: AtomicU64::new(0),
+            uid: AtomicU32::new(0),
+        }
     }
     fn fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
@@ -155,15 +193,40 @@ impl HostSocket {
     fn summary(&self) -> Option<SocketSummary> {
         let local = host::local_address(self.fd()).ok()?;
         let remote = host::peer_address(self.fd()).ok();
-        let state = if self.kind == libc::SOCK_STREAM {
-            // The first byte of `struct tcp_info`.
-            *host::get_option(self.fd(), libc::IPPROTO_TCP, libc::TCP_INFO, 8).ok()?.first()?
-        } else if remote.is_some() {
-            1
+        // TCP_LISTEN; the rest as Linux shows sockets that know no connection.
+        const LISTEN: u8 = 10;
+        let (state, waiting) = if self.kind == libc::SOCK_STREAM {
+            // `struct tcp_info`: the state, and at byte 24 the connections that wait for `accept`.
+            let info = host::get_option(self.fd(), libc::IPPROTO_TCP, libc::TCP_INFO, 28).ok()?;
+            let waiting = info.get(24..28).and_then(|b| b.try_into().ok()).map_or(0, u32::from_ne_bytes);
+            (*info.first()?, waiting)
         } else {
-            7
+            (if remote.is_some() { 1 } else { 7 }, 0)
         };
-        Some(SocketSummary { family: self.family, kind: self.kind, local, remote, state })
+        let bytes = |request| host::query(self.fd(), request).map_or(0, |n| u32::try_from(n).unwrap_or(0));
+        let (send_queue, receive_queue) = match state {
+            LISTEN => (0, waiting),
+            _ => (bytes(IntRequest::BytesOut), bytes(IntRequest::BytesIn)),
+        };
+        Some(SocketSummary {
+            family: self.family,
+            kind: self.kind,
+            protocol: self.protocol,
+            local,
+            remote,
+            state,
+            inode: self.ino.load(Ordering::Relaxed),
+            uid: self.uid.load(Ordering::Relaxed),
+            send_queue,
+            receive_queue,
+        })
+    }
+
+    /// Counts one more datagram that went `way`.
+    fn count(&self, way: &[AtomicU64; 2]) {
+        if self.protocol == libc::IPPROTO_UDP {
+            way[usize::from(self.family == libc::AF_INET6)].fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     fn int(&self, task: &CurrentTask, arg: u64, request: IntRequest) -> SyscallResult {
@@ -207,6 +270,15 @@ impl SocketOps for HostSocket {
         self.queue.clone()
     }
 
+    fn first_wait_wakes(&self) -> bool {
+        self.interest.get().is_none()
+    }
+
+    fn opened(&self, ino: u64, uid: u32) {
+        self.ino.store(ino, Ordering::Relaxed);
+        self.uid.store(uid, Ordering::Relaxed);
+    }
+
     fn poll(&self, _: &CurrentTask) -> Events {
         let wanted = PollFlags::IN | PollFlags::OUT | PollFlags::PRI | PollFlags::RDHUP;
         let mut fds = [PollFd::from_borrowed_fd(self.fd(), wanted)];
@@ -230,8 +302,12 @@ impl SocketOps for HostSocket {
     }
 
     /// Calling again says how far a connection is: done, EALREADY, or why it failed.
-    fn connect(&self, _: &CurrentTask, address: &[u8], _again: bool) -> Result<(), Errno> {
-        host::connect(self.fd(), address)
+    fn connect(&self, _: &CurrentTask, address: &[u8], again: bool) -> Result<(), Errno> {
+        let result = host::connect(self.fd(), address);
+        if self.is_stream() && !again && matches!(result, Ok(()) | Err(Errno::EINPROGRESS)) {
+            self.counts.active_opens.fetch_add(1, Ordering::Relaxed);
+        }
+        result
     }
 
     fn listen(&self, _: &CurrentTask, backlog: i32) -> Result<(), Errno> {
@@ -240,7 +316,9 @@ impl SocketOps for HostSocket {
 
     fn accept(&self, task: &CurrentTask) -> Result<(Arc<dyn SocketOps>, Address), Errno> {
         let (fd, peer) = host::accept(self.fd())?;
-        let socket = HostSocket::new(fd, self.family, self.kind, self.protocol);
+        let counts = self.counts.clone();
+        counts.passive_opens.fetch_add(1, Ordering::Relaxed);
+        let socket = HostSocket::new(fd, self.family, self.kind, self.protocol, counts);
         Ok((task.kernel().net.host.add(socket), peer))
     }
 
@@ -280,7 +358,10 @@ impl SocketOps for HostSocket {
             let sent =
                 host::send(self.fd(), &scratch[..taken], message.to, &control, host_flags(message.flags));
             match sent {
-                Ok(sent) => message.src.unread(taken.saturating_sub(sent)),
+                Ok(sent) => {
+                    self.count(&self.counts.datagrams_out);
+                    message.src.unread(taken.saturating_sub(sent));
+                }
                 Err(_) => message.src.unread(taken),
             }
             sent
@@ -292,6 +373,9 @@ impl SocketOps for HostSocket {
             let want = dst.remaining().min(CHUNK);
             let mut control = [0; CONTROL];
             let got = host::receive(self.fd(), &mut scratch[..want], &mut control, host_flags(flags))?;
+            if !flags.intersects(MsgFlags::PEEK | MsgFlags::ERRQUEUE) {
+                self.count(&self.counts.datagrams_in);
+            }
             let data = &scratch[..got.len.min(want)];
             // A stream with MSG_TRUNC throws data away, and puts none.
             let thrown_away = self.is_stream() && flags.contains(MsgFlags::TRUNC);
@@ -329,7 +413,7 @@ impl SocketOps for HostSocket {
     }
 
     fn get_option(&self, task: &CurrentTask, level: i32, name: i32, room: usize) -> Result<Vec<u8>, Errno> {
-        options::get(task, self.fd(), level, name, room)
+        options::get(task, self, level, name, room)
     }
     fn set_option(&self, task: &CurrentTask, level: i32, name: i32, value: &[u8]) -> Result<(), Errno> {
         options::set(task, self.fd(), level, name, value)
@@ -357,11 +441,16 @@ fn pack(task: &CurrentTask, control: &super::control::Control) -> Result<Vec<u8>
     // Descriptors and credentials mean nothing here: Linux passes over them as well.
     let mut out = Vec::new();
     for message in &control.others {
+        // What no protocol looks at is passed over.
+        let known = [libc::SOL_SOCKET, libc::IPPROTO_IP, libc::IPPROTO_IPV6, libc::SOL_UDP];
+        if !known.contains(&message.level) {
+            continue;
+        }
         let allowed = matches!(
             (message.level, message.kind),
             (libc::IPPROTO_IP, libc::IP_PKTINFO | libc::IP_TTL | libc::IP_TOS)
                 | (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO | libc::IPV6_HOPLIMIT | libc::IPV6_TCLASS)
-                | (libc::SOL_SOCKET, libc::SO_TIMESTAMPING)
+                | (libc::SOL_SOCKET, libc::SO_TIMESTAMPING | libc::SO_PRIORITY)
                 | (libc::SOL_UDP, libc::UDP_SEGMENT)
         );
         if !allowed {

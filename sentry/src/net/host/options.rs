@@ -7,6 +7,7 @@ use quicksand_abi::socket::Ucred;
 use quicksand_host::socket as host;
 use zerocopy::IntoBytes;
 
+use super::HostSocket;
 use crate::task::CurrentTask;
 
 const SO_TIMESTAMP_NEW: i32 = 63;
@@ -100,6 +101,12 @@ fn way(level: i32, name: i32) -> Option<Way> {
     set.then_some(Way::Set)
 }
 
+/// What a level that the socket's protocols do not know answers a reader.
+fn unknown_level(socket: &HostSocket, level: i32) -> bool {
+    let own = [libc::SOL_SOCKET, libc::IPPROTO_IP, socket.protocol];
+    socket.family == libc::AF_INET && !own.contains(&level)
+}
+
 fn refused(task: &CurrentTask, level: i32, name: i32) -> Errno {
     task.kernel().log_unsupported(&format!("socket option {level}:{name}"), Errno::ENOPROTOOPT);
     Errno::ENOPROTOOPT
@@ -107,7 +114,7 @@ fn refused(task: &CurrentTask, level: i32, name: i32) -> Errno {
 
 pub(super) fn get(
     task: &CurrentTask,
-    fd: BorrowedFd<'_>,
+    socket: &HostSocket,
     level: i32,
     name: i32,
     room: usize,
@@ -122,8 +129,9 @@ pub(super) fn get(
         _ => {}
     }
     match way(level, name) {
-        Some(Way::Both | Way::Get) => host::get_option(fd, level, name, room),
+        Some(Way::Both | Way::Get) => host::get_option(socket.fd(), level, name, room),
         Some(Way::Set) => Err(Errno::ENOPROTOOPT),
+        None if unknown_level(socket, level) => Err(Errno::EOPNOTSUPP),
         None => Err(refused(task, level, name)),
     }
 }

@@ -4,23 +4,23 @@ use std::os::fd::AsFd;
 
 use quicksand_abi::Errno;
 use quicksand_abi::netlink::{
-    IFA_ADDRESS, IFA_BROADCAST, IFA_FLAGS, IFA_LABEL, IFA_LOCAL, IFLA_ADDRESS, IFLA_BROADCAST, IFLA_IFNAME,
-    IFLA_MTU, IFLA_OPERSTATE, IFLA_STATS64, IFLA_TXQLEN, IfAddrMsg, IfInfoMsg, NLM_F_DUMP, NLM_F_REQUEST,
-    NLMSG_DONE, NLMSG_ERROR, NlMsgHdr, RTA_DST, RTA_GATEWAY, RTA_OIF, RTA_PREFSRC, RTA_PRIORITY, RTA_TABLE,
-    RTM_GETADDR, RTM_GETLINK, RTM_GETROUTE, RTM_NEWADDR, RTM_NEWLINK, RTM_NEWROUTE, RtMsg, attributes,
-    messages,
+    IFA_ADDRESS, IFA_BROADCAST, IFA_CACHEINFO, IFA_FLAGS, IFA_LABEL, IFA_LOCAL, IFLA_ADDRESS, IFLA_BROADCAST,
+    IFLA_IFNAME, IFLA_MTU, IFLA_OPERSTATE, IFLA_QDISC, IFLA_STATS64, IFLA_TXQLEN, IfAddrMsg, IfInfoMsg,
+    NLM_F_DUMP, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NlMsgHdr, RTA_DST, RTA_GATEWAY, RTA_OIF, RTA_PREFSRC,
+    RTA_PRIORITY, RTA_SRC, RTA_TABLE, RTM_F_LOOKUP_TABLE, RTM_GETADDR, RTM_GETLINK, RTM_GETROUTE,
+    RTM_NEWADDR, RTM_NEWLINK, RTM_NEWROUTE, RtMsg, attributes, messages, push_attribute,
 };
 use quicksand_host::socket as host;
 use zerocopy::{FromBytes, IntoBytes};
 
 use crate::net::stack::{Interface, InterfaceAddress, InterfaceStats, Route};
 
-/// One dump: the payloads of all messages of type `wanted`.
-fn dump(request: u16, body: &[u8], wanted: u16) -> Result<Vec<Vec<u8>>, Errno> {
+/// The payloads of all messages of type `wanted` that answer a request: all of a dump, or one.
+fn ask(request: u16, all: bool, body: &[u8], wanted: u16) -> Result<Vec<Vec<u8>>, Errno> {
     let socket = host::socket(libc::AF_NETLINK, libc::SOCK_RAW, libc::NETLINK_ROUTE)?;
     let len = size_of::<NlMsgHdr>() + body.len();
-    let header =
-        NlMsgHdr { len: len as u32, kind: request, flags: NLM_F_REQUEST | NLM_F_DUMP, seq: 1, pid: 0 };
+    let flags = if all { NLM_F_REQUEST | NLM_F_DUMP } else { NLM_F_REQUEST };
+    let header = NlMsgHdr { len: len as u32, kind: request, flags, seq: 1, pid: 0 };
     let mut message = header.as_bytes().to_vec();
     message.extend_from_slice(body);
     host::send(socket.as_fd(), &message, None, &[], 0)?;
@@ -39,7 +39,14 @@ fn dump(request: u16, body: &[u8], wanted: u16) -> Result<Vec<Vec<u8>>, Errno> {
                 _ => {}
             }
         }
+        if !all && !out.is_empty() {
+            return Ok(out);
+        }
     }
+}
+
+fn dump(request: u16, body: &[u8], wanted: u16) -> Result<Vec<Vec<u8>>, Errno> {
+    ask(request, true, body, wanted)
 }
 
 fn u32_of(data: &[u8]) -> u32 {
@@ -64,6 +71,7 @@ fn interface(payload: &[u8]) -> Option<Interface> {
             IFLA_IFNAME => out.name = text(data),
             IFLA_MTU => out.mtu = u32_of(data),
             IFLA_TXQLEN => out.queue_len = u32_of(data),
+            IFLA_QDISC => out.qdisc = text(data),
             IFLA_OPERSTATE => out.oper_state = data.first().copied().unwrap_or(0),
             IFLA_ADDRESS => out.address = data.to_vec(),
             IFLA_BROADCAST => out.broadcast = data.to_vec(),
@@ -114,6 +122,7 @@ fn address(payload: &[u8]) -> Option<InterfaceAddress> {
             IFA_ADDRESS => out.peer = data.to_vec(),
             IFA_BROADCAST => out.broadcast = data.to_vec(),
             IFA_LABEL => out.label = Some(text(data)),
+            IFA_CACHEINFO => out.cache_info = data.to_vec(),
             IFA_FLAGS => out.flags = u32_of(data),
             _ => {}
         }
@@ -128,6 +137,29 @@ pub(super) fn routes() -> Result<Vec<Route>, Errno> {
     let body = RtMsg::default();
     let messages = dump(RTM_GETROUTE, body.as_bytes(), RTM_NEWROUTE)?;
     Ok(messages.iter().filter_map(|m| route(m)).collect())
+}
+
+/// What the host answers is its choice among all its tables and rules.
+pub(super) fn find_route(wanted: &Route) -> Result<Route, Errno> {
+    let info = RtMsg {
+        family: wanted.family,
+        dst_len: wanted.dst_len,
+        src_len: wanted.src_len,
+        tos: wanted.tos,
+        flags: wanted.flags & RTM_F_LOOKUP_TABLE,
+        ..RtMsg::default()
+    };
+    let mut body = info.as_bytes().to_vec();
+    for (kind, address) in [(RTA_DST, &wanted.dst), (RTA_SRC, &wanted.src)] {
+        if !address.is_empty() {
+            push_attribute(&mut body, kind, address);
+        }
+    }
+    if let Some(interface) = wanted.interface {
+        push_attribute(&mut body, RTA_OIF, &interface.to_ne_bytes());
+    }
+    let answer = ask(RTM_GETROUTE, false, &body, RTM_NEWROUTE)?;
+    answer.first().and_then(|m| route(m)).ok_or(Errno::ENETUNREACH)
 }
 
 fn route(payload: &[u8]) -> Option<Route> {
@@ -147,6 +179,7 @@ fn route(payload: &[u8]) -> Option<Route> {
     for (kind, data) in attributes(rest) {
         match kind {
             RTA_DST => out.dst = data.to_vec(),
+            RTA_SRC => out.src = data.to_vec(),
             RTA_GATEWAY => out.gateway = data.to_vec(),
             RTA_PREFSRC => out.preferred_source = data.to_vec(),
             RTA_OIF => out.interface = Some(u32_of(data) as i32),
@@ -173,5 +206,9 @@ mod tests {
             assert!(addresses.iter().any(|a| a.index == lo.index && a.local == [127, 0, 0, 1]));
         }
         routes().unwrap();
+        let wanted = Route { family: 2, dst_len: 32, dst: vec![127, 0, 0, 1], ..Route::default() };
+        if lo.flags & libc::IFF_UP as u32 != 0 {
+            assert_eq!(find_route(&wanted).unwrap().interface, Some(lo.index));
+        }
     }
 }

@@ -11,7 +11,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
 
 use quicksand_abi::Errno;
-use quicksand_abi::netlink::{NLM_F_ACK, NLMSG_ERROR, NLMSG_MIN_TYPE, NlMsgHdr, SockaddrNl, align, messages};
+use quicksand_abi::netlink::{
+    NLM_F_ACK, NLM_F_CAPPED, NLM_F_REQUEST, NLMSG_ERROR, NLMSG_MIN_TYPE, NlMsgHdr, SockaddrNl, align, messages,
+};
 use quicksand_abi::socket::Ucred;
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -21,7 +23,9 @@ use crate::fs::ioctl;
 use crate::sync::{Events, Level, Mutex, WaitQueue};
 use crate::syscalls::SyscallResult;
 use crate::task::CurrentTask;
+use crate::task::credentials::Caps;
 use crate::vfs::IoDst;
+use route::Answered;
 
 /// Longest request that is read.
 const MAX_REQUEST: usize = 64 << 10;
@@ -31,7 +35,13 @@ const MAX_ANSWER: usize = 3 << 10;
 const MAX_WAITING: usize = 1024;
 
 const SOL_NETLINK: i32 = 270;
-const SO_RCVBUF_DEFAULT: i32 = 212_992;
+const NETLINK_CAP_ACK: i32 = 10;
+const NETLINK_GET_STRICT_CHK: i32 = 12;
+/// Default size of the buffers, and the most that can be asked for (`net.core.rmem_max`).
+const BUFFER: i32 = 212_992;
+/// The smallest buffers, `SOCK_MIN_RCVBUF` and `SOCK_MIN_SNDBUF`.
+const MIN_RECEIVE_BUFFER: i32 = 2304;
+const MIN_SEND_BUFFER: i32 = 4608;
 
 /// A netlink socket.
 pub struct NetlinkSocket {
@@ -51,6 +61,16 @@ struct State {
     incoming: VecDeque<Vec<u8>>,
     pass_credentials: bool,
     overrun: bool,
+    /// The SOL_NETLINK switches that are on, a bit each.
+    switches: u32,
+    /// SO_RCVBUF and SO_SNDBUF, where they were set. Nothing here depends on them: what waits is counted in datagrams.
+    buffers: [Option<i32>; 2],
+}
+
+impl State {
+    fn has(&self, switch: i32) -> bool {
+        self.switches & 1 << switch != 0
+    }
 }
 
 impl NetlinkSocket {
@@ -91,29 +111,37 @@ impl NetlinkSocket {
 
     /// Answers all requests of one datagram (`netlink_rcv_skb`).
     fn answer(&self, task: &CurrentTask, bytes: &[u8], port: u32) -> Vec<Vec<u8>> {
+        let (strict, capped) = {
+            let state = self.state.lock();
+            (state.has(NETLINK_GET_STRICT_CHK), state.has(NETLINK_CAP_ACK))
+        };
         let mut out = Vec::new();
         for (header, payload) in messages(bytes) {
-            // Control messages and what is no request are passed over.
-            if header.flags & quicksand_abi::netlink::NLM_F_REQUEST == 0 || header.kind < NLMSG_MIN_TYPE {
-                continue;
-            }
-            let result = route::answer(task, &header, payload, port, &mut out);
+            // Control messages and what is no request are passed over, but acknowledged.
+            let result = if header.flags & NLM_F_REQUEST == 0 || header.kind < NLMSG_MIN_TYPE {
+                Ok(Answered::Single)
+            } else {
+                route::answer(task, &header, payload, port, strict, &mut out)
+            };
             let code = match result {
-                Ok(()) if header.flags & NLM_F_ACK == 0 => continue,
-                Ok(()) => 0,
+                Ok(Answered::Dump) => continue,
+                Ok(Answered::Single) if header.flags & NLM_F_ACK == 0 => continue,
+                Ok(Answered::Single) => 0,
                 Err(e) => -e.raw(),
             };
+            let payload = if code == 0 || capped { None } else { Some(payload) };
             out.push(error_message(&header, payload, code, port));
         }
         out
     }
 }
 
-/// NLMSG_ERROR: a code, and the request that it is about (an acknowledgement only has the header).
-fn error_message(request: &NlMsgHdr, payload: &[u8], code: i32, port: u32) -> Vec<u8> {
-    let payload = if code == 0 { &[] } else { payload };
+/// NLMSG_ERROR: a code, and the request that it is about (of one that is capped, only the header).
+fn error_message(request: &NlMsgHdr, payload: Option<&[u8]>, code: i32, port: u32) -> Vec<u8> {
+    let flags = if payload.is_none() { NLM_F_CAPPED } else { 0 };
+    let payload = payload.unwrap_or_default();
     let len = size_of::<NlMsgHdr>() * 2 + 4 + payload.len();
-    let header = NlMsgHdr { len: len as u32, kind: NLMSG_ERROR, flags: 0, seq: request.seq, pid: port };
+    let header = NlMsgHdr { len: len as u32, kind: NLMSG_ERROR, flags, seq: request.seq, pid: port };
     let mut out = header.as_bytes().to_vec();
     out.extend_from_slice(&code.to_ne_bytes());
     out.extend_from_slice(request.as_bytes());
@@ -212,6 +240,7 @@ impl SocketOps for NetlinkSocket {
         if message.flags.contains(MsgFlags::OOB) {
             return Err(Errno::EOPNOTSUPP);
         }
+        message.control.check_local(false)?;
         if let Some(to) = message.to {
             let to = parse(to)?;
             // To the kernel only: there is nobody else.
@@ -283,7 +312,10 @@ impl SocketOps for NetlinkSocket {
     fn get_option(&self, task: &CurrentTask, level: i32, name: i32, _: usize) -> Result<Vec<u8>, Errno> {
         let int = |value: i32| Ok(value.to_ne_bytes().to_vec());
         match (level, name) {
-            (libc::SOL_SOCKET, libc::SO_RCVBUF | libc::SO_SNDBUF) => int(SO_RCVBUF_DEFAULT),
+            (libc::SOL_SOCKET, libc::SO_RCVBUF) => int(self.state.lock().buffers[0].unwrap_or(BUFFER)),
+            (libc::SOL_SOCKET, libc::SO_SNDBUF) => int(self.state.lock().buffers[1].unwrap_or(BUFFER)),
+            // Packet info, broadcast errors, overruns, capped and extended acknowledgements, strict checks.
+            (SOL_NETLINK, 3..=5 | 10..=12) => int(i32::from(self.state.lock().has(name))),
             (libc::SOL_SOCKET, libc::SO_ERROR | libc::SO_ACCEPTCONN) => int(0),
             (libc::SOL_SOCKET, libc::SO_PASSCRED) => int(i32::from(self.state.lock().pass_credentials)),
             _ => {
@@ -298,10 +330,29 @@ impl SocketOps for NetlinkSocket {
         let (number, _) = i32::read_from_prefix(value).map_err(|_| Errno::EINVAL)?;
         match (level, name) {
             (libc::SOL_SOCKET, libc::SO_PASSCRED) => self.state.lock().pass_credentials = number != 0,
-            // Buffers do not grow here, and what is never sent to a group is never missed.
-            (libc::SOL_SOCKET, libc::SO_RCVBUF | libc::SO_SNDBUF | libc::SO_RCVBUFFORCE) => {}
-            // Memberships, packet info, broadcast errors, capped and extended acknowledgements, strict checks.
-            (SOL_NETLINK, 1..=5 | 8 | 10..=12) => {}
+            (libc::SOL_SOCKET, libc::SO_RCVBUF | libc::SO_SNDBUF) => {
+                let send = name == libc::SO_SNDBUF;
+                let least = if send { MIN_SEND_BUFFER } else { MIN_RECEIVE_BUFFER };
+                // As an unsigned number, as Linux takes it.
+                let wanted = i32::try_from(number as u32).unwrap_or(i32::MAX).min(BUFFER);
+                self.state.lock().buffers[usize::from(send)] = Some((wanted * 2).max(least));
+            }
+            (libc::SOL_SOCKET, libc::SO_RCVBUFFORCE | libc::SO_SNDBUFFORCE) => {
+                if !task.creds().has(Caps::NET_ADMIN) {
+                    return Err(Errno::EPERM);
+                }
+                let send = name == libc::SO_SNDBUFFORCE;
+                let least = if send { MIN_SEND_BUFFER } else { MIN_RECEIVE_BUFFER };
+                let value = number.max(0).saturating_mul(2).max(least);
+                self.state.lock().buffers[usize::from(send)] = Some(value);
+            }
+            // Memberships: what is never sent to a group is never missed.
+            (SOL_NETLINK, 1 | 2 | 8) => {}
+            (SOL_NETLINK, 3..=5 | 10..=12) => {
+                let mut state = self.state.lock();
+                state.switches &= !(1 << name);
+                state.switches |= u32::from(number != 0) << name;
+            }
             _ => {
                 let what = format!("netlink socket option {level}:{name}");
                 task.kernel().log_unsupported(&what, Errno::ENOPROTOOPT);

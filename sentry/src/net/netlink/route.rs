@@ -2,11 +2,13 @@
 
 use quicksand_abi::Errno;
 use quicksand_abi::netlink::{
-    IFA_ADDRESS, IFA_BROADCAST, IFA_CACHEINFO, IFA_FLAGS, IFA_LABEL, IFA_LOCAL, IFLA_ADDRESS, IFLA_BROADCAST,
-    IFLA_IFNAME, IFLA_LINKMODE, IFLA_MTU, IFLA_OPERSTATE, IFLA_QDISC, IFLA_STATS64, IFLA_TXQLEN, IfAddrMsg,
-    IfInfoMsg, NLM_F_DUMP, NLM_F_MULTI, NLMSG_DONE, NlMsgHdr, RTA_DST, RTA_GATEWAY, RTA_OIF, RTA_PREFSRC,
-    RTA_PRIORITY, RTA_TABLE, RTM_GETADDR, RTM_GETLINK, RTM_GETNEIGH, RTM_GETROUTE, RTM_GETRULE, RTM_MAX,
-    RTM_NEWADDR, RTM_NEWLINK, RTM_NEWROUTE, RtMsg, align, attributes, push_attribute,
+    IFA_ADDRESS, IFA_BROADCAST, IFA_CACHEINFO, IFA_FLAGS, IFA_LABEL, IFA_LOCAL, IFLA_ADDRESS,
+    IFLA_ALT_IFNAME, IFLA_BROADCAST, IFLA_CARRIER, IFLA_GROUP, IFLA_IFNAME, IFLA_LINKMODE, IFLA_MTU,
+    IFLA_NUM_RX_QUEUES, IFLA_NUM_TX_QUEUES, IFLA_OPERSTATE, IFLA_PROMISCUITY, IFLA_QDISC, IFLA_STATS,
+    IFLA_STATS64, IFLA_TXQLEN, IfAddrMsg, IfInfoMsg, NLM_F_DUMP, NLM_F_MULTI, NLMSG_DONE, NlMsgHdr, RTA_DST,
+    RTA_GATEWAY, RTA_OIF, RTA_PREFSRC, RTA_PRIORITY, RTA_SRC, RTA_TABLE, RTM_F_CLONED, RTM_GETADDR,
+    RTM_GETLINK, RTM_GETNEIGH, RTM_GETROUTE, RTM_GETRULE, RTM_MAX, RTM_NEWADDR, RTM_NEWLINK, RTM_NEWROUTE,
+    RtMsg, align, attributes, push_attribute,
 };
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -14,25 +16,34 @@ use super::MAX_ANSWER;
 use crate::net::stack::{Interface, InterfaceAddress, Route};
 use crate::task::CurrentTask;
 
-/// Answers one request; the datagrams go to `out`.
+/// What the answer to a request was: a dump is not acknowledged besides.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Answered {
+    Dump,
+    Single,
+}
+
+/// Answers one request; the datagrams go to `out`. `strict` (NETLINK_GET_STRICT_CHK) makes a dump's filters count.
 pub(super) fn answer(
     task: &CurrentTask,
     header: &NlMsgHdr,
     payload: &[u8],
     port: u32,
+    strict: bool,
     out: &mut Vec<Vec<u8>>,
-) -> Result<(), Errno> {
+) -> Result<Answered, Errno> {
     if header.kind > RTM_MAX {
         return Err(Errno::EOPNOTSUPP);
     }
+    // A request without a family is no error (`rtnetlink_rcv_msg`).
+    let Some(family) = payload.first().copied() else { return Ok(Answered::Single) };
     // Types come in groups of four: new, delete, get, set. All but get change something.
     if header.kind % 4 != 2 {
         return Err(Errno::EPERM);
     }
     let stack = task.kernel().net.stack();
-    let dump = header.flags & NLM_F_DUMP == NLM_F_DUMP;
+    let dump = header.flags & NLM_F_DUMP != 0;
     let mut answer = Answer { seq: header.seq, port, dump, current: Vec::new(), out };
-    let family = payload.first().copied().unwrap_or(0);
     match header.kind {
         RTM_GETLINK if dump => {
             for interface in stack.interfaces()? {
@@ -45,15 +56,32 @@ pub(super) fn answer(
         }
         RTM_GETADDR if dump => {
             let addresses = stack.addresses()?;
-            for address in addresses.iter().filter(|a| family == 0 || family == a.family) {
+            let index = IfAddrMsg::read_from_prefix(payload).map_or(0, |(info, _)| info.index);
+            let wanted = |a: &&InterfaceAddress| {
+                (family == 0 || family == a.family) && (!strict || index == 0 || index == a.index as u32)
+            };
+            for address in addresses.iter().filter(wanted) {
                 answer.push(RTM_NEWADDR, &address_message(address));
             }
         }
         RTM_GETROUTE if dump => {
-            let routes = stack.routes()?;
-            for route in routes.iter().filter(|r| family == 0 || family == r.family) {
-                answer.push(RTM_NEWROUTE, &route_message(route));
+            let filter = route_request(payload).unwrap_or_default();
+            let wanted = |r: &&Route| {
+                (family == 0 || family == r.family) && (!strict || passes(&filter, r))
+            };
+            // Routes are not cached: a request for the cache finds it empty.
+            if filter.flags & RTM_F_CLONED == 0 {
+                for route in stack.routes()?.iter().filter(wanted) {
+                    answer.push(RTM_NEWROUTE, &route_message(route));
+                }
             }
+        }
+        RTM_GETROUTE => {
+            let wanted = route_request(payload).ok_or(Errno::EINVAL)?;
+            if !matches!(i32::from(family), libc::AF_INET | libc::AF_INET6) {
+                return Err(Errno::EOPNOTSUPP);
+            }
+            answer.push(RTM_NEWROUTE, &route_message(&stack.find_route(&wanted)?));
         }
         // Neighbours and rules are the host's own business.
         RTM_GETNEIGH | RTM_GETRULE if dump => {}
@@ -63,7 +91,43 @@ pub(super) fn answer(
         }
     }
     answer.finish();
-    Ok(())
+    Ok(if dump { Answered::Dump } else { Answered::Single })
+}
+
+/// The route that a request describes; `None` where it is too short.
+fn route_request(payload: &[u8]) -> Option<Route> {
+    let (info, rest) = RtMsg::read_from_prefix(payload).ok()?;
+    let mut out = Route {
+        family: info.family,
+        dst_len: info.dst_len,
+        src_len: info.src_len,
+        tos: info.tos,
+        table: u32::from(info.table),
+        protocol: info.protocol,
+        kind: info.kind,
+        flags: info.flags,
+        ..Route::default()
+    };
+    let number = |data: &[u8]| u32::read_from_prefix(data).map_or(0, |(n, _)| n);
+    for (kind, data) in attributes(rest) {
+        match kind {
+            // No address is longer than one of IPv6.
+            RTA_DST if data.len() <= 16 => out.dst = data.to_vec(),
+            RTA_SRC if data.len() <= 16 => out.src = data.to_vec(),
+            RTA_OIF => out.interface = Some(number(data) as i32),
+            RTA_TABLE => out.table = number(data),
+            _ => {}
+        }
+    }
+    Some(out)
+}
+
+/// Whether a dump with a filter shows a route: what the filter leaves zero counts for nothing.
+fn passes(filter: &Route, route: &Route) -> bool {
+    (filter.table == 0 || filter.table == route.table)
+        && (filter.protocol == 0 || filter.protocol == route.protocol)
+        && (filter.kind == 0 || filter.kind == route.kind)
+        && (filter.interface.is_none() || filter.interface == route.interface)
 }
 
 /// An answer that is being built: messages are packed into datagrams.
@@ -104,7 +168,8 @@ impl Answer<'_> {
 /// The interface that a request without NLM_F_DUMP names, by index or by name.
 fn find_link(interfaces: Vec<Interface>, payload: &[u8]) -> Result<Interface, Errno> {
     let (info, rest) = IfInfoMsg::read_from_prefix(payload).map_err(|_| Errno::EINVAL)?;
-    let name = attributes(rest).find(|(kind, _)| *kind == IFLA_IFNAME).map(|(_, data)| data);
+    let name = attributes(rest).find(|(kind, _)| matches!(*kind, IFLA_IFNAME | IFLA_ALT_IFNAME));
+    let name = name.map(|(_, data)| data);
     let matches = |i: &Interface| match name {
         _ if info.index > 0 => i.index == info.index,
         Some(name) => name.strip_suffix(&[0]).unwrap_or(name) == i.name.as_bytes(),
@@ -135,11 +200,18 @@ fn link(interface: &Interface) -> Vec<u8> {
     push_attribute(&mut out, IFLA_OPERSTATE, &[interface.oper_state]);
     push_attribute(&mut out, IFLA_LINKMODE, &[0]);
     push_attribute(&mut out, IFLA_MTU, &interface.mtu.to_ne_bytes());
+    for (kind, value) in
+        [(IFLA_GROUP, 0u32), (IFLA_PROMISCUITY, 0), (IFLA_NUM_TX_QUEUES, 1), (IFLA_NUM_RX_QUEUES, 1)]
+    {
+        push_attribute(&mut out, kind, &value.to_ne_bytes());
+    }
+    // IFF_LOWER_UP
+    push_attribute(&mut out, IFLA_CARRIER, &[u8::from(interface.flags & 0x1_0000 != 0)]);
     if !interface.address.is_empty() {
         push_attribute(&mut out, IFLA_ADDRESS, &interface.address);
         push_attribute(&mut out, IFLA_BROADCAST, &interface.broadcast);
     }
-    push_attribute(&mut out, IFLA_QDISC, &zero_terminated("noqueue"));
+    push_attribute(&mut out, IFLA_QDISC, &zero_terminated(&interface.qdisc));
     let s = &interface.stats;
     let mut stats = [0u64; 25];
     let counters = [
@@ -154,6 +226,9 @@ fn link(interface: &Interface) -> Vec<u8> {
     ];
     stats[..8].copy_from_slice(&counters);
     push_attribute(&mut out, IFLA_STATS64, stats.as_bytes());
+    // `struct rtnl_link_stats`, which getifaddrs(3) hands out: the lower halves.
+    let short: Vec<u32> = stats[..24].iter().map(|n| *n as u32).collect();
+    push_attribute(&mut out, IFLA_STATS, short.as_bytes());
     out
 }
 
@@ -178,8 +253,7 @@ fn address_message(address: &InterfaceAddress) -> Vec<u8> {
         push_attribute(&mut out, IFA_LABEL, &zero_terminated(label));
     }
     push_attribute(&mut out, IFA_FLAGS, &address.flags.to_ne_bytes());
-    // Preferred and valid for ever; made and changed at an unknown time.
-    push_attribute(&mut out, IFA_CACHEINFO, [u32::MAX, u32::MAX, 0, 0].as_bytes());
+    push_attribute(&mut out, IFA_CACHEINFO, &address.cache_info);
     out
 }
 

@@ -19,6 +19,7 @@ mod transfer;
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use quicksand_abi::socket::Ucred;
@@ -45,6 +46,8 @@ pub struct UnixSocket {
     kind: i32,
     /// Unique in the sandbox, never reused.
     id: u64,
+    /// The inode number of its open file; 0 before `accept`.
+    ino: AtomicU64,
     me: Weak<UnixSocket>,
     /// The tables it is in.
     net: Arc<super::NetNamespace>,
@@ -118,6 +121,7 @@ impl UnixSocket {
             kind,
             me: me.clone(),
             id: kernel.next_id(),
+            ino: AtomicU64::new(0),
             net: kernel.net.clone(),
             state: Mutex::new(Level::Socket, State::default()),
             account: Account::new(queue.clone()),
@@ -177,6 +181,9 @@ impl SocketOps for UnixSocket {
     }
     fn queue(&self) -> Arc<WaitQueue> {
         self.queue.clone()
+    }
+    fn opened(&self, ino: u64, _: u32) {
+        self.ino.store(ino, Ordering::Relaxed);
     }
 
     fn poll(&self, _: &CurrentTask) -> Events {

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::fmt::Write;
-use std::sync::atomic::{AtomicU32, AtomicUsize};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
 use quicksand_abi::Errno;
@@ -108,6 +108,11 @@ impl UnixTable {
         all.iter().filter_map(Weak::upgrade).collect()
     }
 
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.sockets().iter().filter(|s| !s.state.lock().dead).count()
+    }
+
     /// `/proc/net/unix`.
     pub fn proc_text(&self) -> String {
         let mut out = String::from("Num       RefCount Protocol Flags    Type St Inode Path\n");
@@ -125,7 +130,7 @@ impl UnixTable {
             let _ = write!(
                 out,
                 "{:016x}: {:08X} {:08X} {flags:08X} {:04X} {state:02X} {:5}",
-                0, 2, 0, socket.kind, socket.id
+                0, 2, 0, socket.kind, socket.ino.load(Ordering::Relaxed)
             );
             match name {
                 Some(Name::Path(path)) => out.push_str(&format!(" {}", String::from_utf8_lossy(&path))),

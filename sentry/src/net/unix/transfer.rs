@@ -29,6 +29,7 @@ impl UnixSocket {
         task: &CurrentTask,
         message: &mut Outgoing<'_, '_>,
     ) -> Result<usize, Errno> {
+        message.control.check_local(true)?;
         if message.flags.contains(MsgFlags::OOB) {
             task.kernel().log_unsupported("MSG_OOB on a Unix socket", Errno::EOPNOTSUPP);
             return Err(Errno::EOPNOTSUPP);

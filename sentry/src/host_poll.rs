@@ -5,6 +5,9 @@
 //! readiness notifies the queue. Interest is edge-triggered on the host's side: waiters look at the state after they have
 //! registered on the queue, so an edge before that is not needed and one after it is not lost.
 //!
+//! What the host has to report is fetched and told under one lock ([`drain`]), by the thread or by whoever wants to be sure
+//! that everything up to now has been told: an `epoll` instance before it says that nothing is ready.
+//!
 //! Invariants:
 //! - The thread starts with the first registration. It touches nothing but the table below and wait queues.
 //! - The table is enough to build everything anew: [`quiesce`] ends the thread, [`resume`] makes a new host epoll (a forked
@@ -16,7 +19,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use quicksand_abi::Errno;
-use rustix::event::{EventfdFlags, epoll, eventfd};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, epoll, eventfd};
 
 use crate::sync::{Events, Level, Mutex, WaitQueue};
 
@@ -24,6 +27,9 @@ use crate::sync::{Events, Level, Mutex, WaitQueue};
 const STOP: u64 = 0;
 
 static STATE: Mutex<Option<State>> = Mutex::new(Level::Leaf, None);
+
+/// Held from when events are fetched from the host until their queues have been told.
+static EVENTS: Mutex<()> = Mutex::new(Level::HostEvents, ());
 
 struct State {
     entries: HashMap<u64, Entry>,
@@ -50,7 +56,8 @@ pub struct HostInterest {
 }
 
 /// Notifies `queue` whenever one of `events` (ERR and HUP included) becomes true of `fd`. A descriptor can be registered
-/// once at a time (EEXIST). EPERM where the host cannot poll it (a regular file): it is always ready.
+/// once at a time (EEXIST). EPERM where the host cannot poll it (a regular file): it is always ready. What is ready already
+/// is no change: the queue is told of it, if at all, before this returns.
 pub fn register(fd: Arc<OwnedFd>, events: Events, queue: Arc<WaitQueue>) -> Result<HostInterest, Errno> {
     let mut guard = STATE.lock();
     let state =
@@ -64,6 +71,8 @@ pub fn register(fd: Arc<OwnedFd>, events: Events, queue: Arc<WaitQueue>) -> Resu
     }
     state.next_token += 1;
     state.entries.insert(token, Entry { fd, events, queue });
+    drop(guard);
+    drain();
     Ok(HostInterest { token })
 }
 
@@ -135,30 +144,57 @@ impl Reactor {
 }
 
 fn run(epoll: &OwnedFd) {
-    const EVENT: epoll::Event =
-        epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) };
-    let mut events = [EVENT; 64];
     loop {
-        let count = match epoll::wait(epoll, &mut events[..], None) {
-            Ok(count) => count,
-            Err(rustix::io::Errno::INTR) => continue,
+        // The events themselves are fetched under the lock: see `drain`.
+        let mut fds = [PollFd::new(epoll, PollFlags::IN)];
+        match rustix::event::poll(&mut fds, None) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(e) => {
                 tracing::error!("waiting for host descriptors failed: {e}");
                 return;
             }
-        };
+        }
+        let stop = tell(epoll);
+        crate::sync::run_deferred();
+        if stop {
+            return;
+        }
+    }
+}
+
+/// Tells the queues of all that the host has to report by now.
+pub fn drain() {
+    let epoll = STATE.lock().as_ref().and_then(|s| s.reactor.as_ref()).map(|r| r.epoll.clone());
+    if let Some(epoll) = epoll {
+        tell(&epoll);
+    }
+}
+
+/// Fetches the host's events and tells their queues. True where the thread is to end.
+fn tell(epoll: &OwnedFd) -> bool {
+    const EVENT: epoll::Event =
+        epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) };
+    const NOW: rustix::time::Timespec = rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 };
+    let mut events = [EVENT; 64];
+    let mut stop = false;
+    let _events = EVENTS.lock();
+    loop {
+        let count = epoll::wait(epoll, &mut events[..], Some(&NOW)).unwrap_or(0);
         for event in &events[..count] {
             let (flags, data) = (event.flags, event.data);
             let token = data.u64();
             if token == STOP {
-                return;
+                stop = true;
+                continue;
             }
             let queue = STATE.lock().as_ref().and_then(|s| s.entries.get(&token)).map(|e| e.queue.clone());
             if let Some(queue) = queue {
                 let bits = flags.bits();
                 queue.notify(Events::from_bits_truncate(bits) | companions(bits));
-                crate::sync::run_deferred();
             }
+        }
+        if count < events.len() {
+            return stop;
         }
     }
 }

@@ -33,9 +33,12 @@ impl Default for AnonFs {
         let sb = |name, magic| Superblock::new(name, magic, Box::new(NoStorage));
         let anon = sb("anon_inodefs", ANON_INODE_FS_MAGIC);
         let ops = NamelessInode::new(FileKind::Anonymous, 0o600, (0, 0), Realtime(0), false);
+        let sockfs = sb("sockfs", SOCKFS_MAGIC);
+        // As no Linux has numbers of one digit there, netstat(8) does not understand them.
+        sockfs.start_inos_at(1000);
         AnonFs {
             pipefs: sb("pipefs", PIPEFS_MAGIC),
-            sockfs: sb("sockfs", SOCKFS_MAGIC),
+            sockfs,
             anon_inode: Inode::new(&anon, anon.next_ino(), FileKind::Anonymous, Box::new(ops)),
         }
     }

@@ -81,10 +81,6 @@ pub trait SocketOps: Any + Send + Sync + fmt::Debug {
         self.kind() == libc::SOCK_STREAM
     }
     fn queue(&self) -> Arc<WaitQueue>;
-    /// Whether asking for the queue now, for the first time, will notify it of what is ready already.
-    fn first_wait_wakes(&self) -> bool {
-        false
-    }
     /// The socket got its open file: the file's inode number, and who made it.
     fn opened(&self, _ino: u64, _uid: u32) {}
     fn poll(&self, task: &CurrentTask) -> Events;
@@ -242,10 +238,6 @@ impl FileOps for SocketFile {
 
     fn wait_queue(&self, _: &OpenFile) -> Option<Arc<WaitQueue>> {
         Some(self.ops.queue())
-    }
-
-    fn first_wait_wakes(&self, _: &OpenFile) -> bool {
-        self.ops.first_wait_wakes()
     }
 
     fn ioctl(&self, file: &OpenFile, task: &CurrentTask, cmd: u32, arg: u64) -> SyscallResult {

@@ -63,6 +63,8 @@ pub enum Level {
     Mm,
     /// The fields of one task. Late, because credentials are looked at everywhere; nothing is taken or dropped under it.
     Task,
+    /// Events of host descriptors are being told to their wait queues.
+    HostEvents,
     /// Private state of one file system or service that calls nothing while locked.
     Leaf,
     /// The entries of a wait queue. Waking takes `Waiter` locks under it.

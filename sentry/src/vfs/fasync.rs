@@ -30,14 +30,6 @@ const POLL_ERR: Reason = Reason(4, Events::ERR);
 const POLL_PRI: Reason = Reason(5, Events::PRI.union(Events::RDBAND));
 const POLL_HUP: Reason = Reason(6, Events::HUP.union(Events::ERR));
 
-/// What makes two states of a file differ.
-const STATES: Events = Events::IN
-    .union(Events::OUT)
-    .union(Events::PRI)
-    .union(Events::ERR)
-    .union(Events::HUP)
-    .union(Events::RDHUP);
-
 /// Who gets the signals.
 #[derive(Clone, Debug, Default)]
 pub struct FileOwner {
@@ -74,8 +66,6 @@ struct State {
     urgent: bool,
     /// Somebody wanted to write and could not.
     full: bool,
-    /// What the first wake-up repeats: it reports what was ready when the queue was first asked for.
-    known: Option<Events>,
 }
 
 impl OpenFile {
@@ -94,19 +84,13 @@ impl OpenFile {
     }
 
     /// Listens to the file's own readiness, from now on.
-    fn listen(&self, task: &CurrentTask) {
+    fn listen(&self) {
         let signals = self.signals();
         let mut registration = signals.registration.lock();
         if registration.is_some() {
             return;
         }
-        let fresh = self.ops.first_wait_wakes(self);
         let Some(queue) = self.wait_queue() else { return };
-        // What is ready now is no news. Asked before anything is registered: what comes later is.
-        if fresh {
-            let known = self.poll(task);
-            signals.shared.state.lock().known = Some(known);
-        }
         let events = Events::READABLE | Events::WRITABLE | Events::PRI;
         *registration = Some(queue.register(events, signals.shared.clone()));
     }
@@ -140,39 +124,33 @@ impl OpenFile {
         };
         drop(old); // outside the lock: it may be the last reference to a namespace
         if pid != 0 && self.inode.kind == FileKind::Socket {
-            self.listen(task);
+            self.listen();
         }
         Ok(())
     }
 
     /// O_ASYNC was set or cleared through `fd` (`f_op->fasync`).
-    pub(super) fn set_async(&self, task: &CurrentTask, fd: i32, on: bool) {
+    pub(super) fn set_async(&self, fd: i32, on: bool) {
         if !on && self.signals.get().is_none() {
             return;
         }
         self.signals().shared.state.lock().on = on.then_some(fd);
         if on {
-            self.listen(task);
+            self.listen();
         }
     }
 
     /// A write had to be refused: the owner hears of room.
     pub fn write_refused(&self) {
         if let Some(signals) = self.signals.get() {
-            let mut state = signals.shared.state.lock();
-            state.full = true;
-            state.known = None;
+            signals.shared.state.lock().full = true;
         }
     }
 
     /// Something was read: urgent data may be gone, and the owner hears of the next.
     pub fn was_read(&self, task: &CurrentTask) {
         let Some(signals) = self.signals.get() else { return };
-        let urgent = {
-            let mut state = signals.shared.state.lock();
-            state.known = None;
-            state.urgent
-        };
+        let urgent = signals.shared.state.lock().urgent;
         if urgent && !self.poll(task).contains(Events::PRI) {
             signals.shared.state.lock().urgent = false;
         }
@@ -192,9 +170,6 @@ impl Fasync {
     fn deliver(&self, events: Events) {
         let (owner, on, urgent, reason) = {
             let mut state = self.state.lock();
-            if state.known.take().is_some_and(|known| known.contains(events & STATES)) {
-                return;
-            }
             // A notification of everything says nothing about urgent data.
             let everything = events.contains(Events::NVAL);
             let urgent = self.socket && events.contains(Events::PRI) && !everything;

@@ -158,10 +158,6 @@ pub trait FileOps: Any + Send + Sync + fmt::Debug {
     fn wait_queue(&self, _file: &OpenFile) -> Option<Arc<WaitQueue>> {
         None
     }
-    /// Whether asking for the queue now, for the first time, will notify it of what is ready already.
-    fn first_wait_wakes(&self, _file: &OpenFile) -> bool {
-        false
-    }
     fn ioctl(&self, _file: &OpenFile, _task: &CurrentTask, _cmd: u32, _arg: u64) -> SyscallResult {
         Err(Errno::ENOTTY.into())
     }

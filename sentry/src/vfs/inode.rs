@@ -226,6 +226,10 @@ impl Superblock {
     pub(super) fn put_mount(&self) -> bool {
         self.mounts.fetch_sub(1, Ordering::AcqRel) == 1
     }
+    /// Leaves the inode numbers below `first` unused.
+    pub fn start_inos_at(&self, first: u64) {
+        self.next_ino.fetch_max(first, Ordering::Relaxed);
+    }
     /// An inode number not used before in this file system.
     pub fn next_ino(&self) -> u64 {
         self.next_ino.fetch_add(1, Ordering::Relaxed)

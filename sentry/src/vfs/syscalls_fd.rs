@@ -222,7 +222,7 @@ fn set_flags(task: &CurrentTask, fd: Fd, file: &OpenFile, arg: u32) -> SyscallRe
     file.ops.set_flags(file, new)?;
     file.set_flags(new);
     if new.contains(OpenFlags::ASYNC) != old.contains(OpenFlags::ASYNC) {
-        file.set_async(task, fd.0, new.contains(OpenFlags::ASYNC));
+        file.set_async(fd.0, new.contains(OpenFlags::ASYNC));
     }
     Ok(0)
 }

@@ -32,7 +32,7 @@ pub fn sys_ioctl(task: &CurrentTask, fd: Fd, cmd: u32, arg: u64) -> SyscallResul
             }
             if on != file.flags().contains(OpenFlags::ASYNC) {
                 set_flag(&file, OpenFlags::ASYNC, on)?;
-                file.set_async(task, fd.0, on);
+                file.set_async(fd.0, on);
             }
         }
         FIOQSIZE => {

@@ -252,6 +252,13 @@ impl Epoll {
         }
     }
 
+    /// Before saying that nothing is ready: what the host knows of its descriptors may not have been told yet.
+    fn catch_up(&self) {
+        if self.ready.is_empty() {
+            crate::host_poll::drain();
+        }
+    }
+
     /// Up to `max` events that are ready. Level-triggered items stay on the list. What `deliver` refuses stays, too.
     pub fn collect(
         &self,
@@ -262,6 +269,7 @@ impl Epoll {
         let mut count = 0;
         let mut failed = None;
         let _items = self.items.lock();
+        self.catch_up();
         let mut pending = self.ready.take_all();
         while count < max
             && let Some(item) = pending.pop_front()
@@ -344,6 +352,7 @@ impl FileOps for Epoll {
     fn poll(&self, _: &OpenFile, task: &CurrentTask) -> Events {
         // Second: the instance that watches this one may be looking. The graph has no cycles.
         let _items = self.items.lock_second();
+        self.catch_up();
         let mut pending = self.ready.take_all();
         while let Some(first) = pending.front() {
             if first.poll(task).is_some() {

@@ -270,10 +270,6 @@ impl SocketOps for HostSocket {
         self.queue.clone()
     }
 
-    fn first_wait_wakes(&self) -> bool {
-        self.interest.get().is_none()
-    }
-
     fn opened(&self, ino: u64, uid: u32) {
         self.ino.store(ino, Ordering::Relaxed);
         self.uid.store(uid, Ordering::Relaxed);

@@ -274,6 +274,9 @@ fn route_message(route: &Route) -> Vec<u8> {
     if !route.dst.is_empty() {
         push_attribute(&mut out, RTA_DST, &route.dst);
     }
+    if !route.src.is_empty() {
+        push_attribute(&mut out, RTA_SRC, &route.src);
+    }
     if let Some(metric) = route.metric {
         push_attribute(&mut out, RTA_PRIORITY, &metric.to_ne_bytes());
     }

@@ -135,5 +135,94 @@ int main(void) {
     request(RTM_GETLINK, NLM_F_DUMP, AF_UNSPEC);
     RET("recvmsg", recvmsg(nl, &m, 0) > 0 ? 0 : -1);
     val("recvmsg.from", "family %d pid %u len %u", from.nl_family, from.nl_pid, m.msg_namelen);
+    while (recv(nl, buf, sizeof buf, MSG_DONTWAIT) > 0)
+        ;
+    // Acknowledgements: how much of the request they repeat, and who gets none.
+    struct nlmsghdr *h = (void *)buf;
+    struct { struct nlmsghdr h; struct rtgenmsg g; char pad[3]; } r = {{NLMSG_LENGTH(1), RTM_GETLINK, NLM_F_REQUEST | NLM_F_ACK | NLM_F_DUMP, 77, 0}, {0}, {0}};
+    MUST(send(nl, &r, r.h.nlmsg_len, 0));
+    collect(NULL);
+    val("ack.dump", "done %d then %s", done_type == NLMSG_DONE, recv(nl, buf, sizeof buf, MSG_DONTWAIT) < 0 ? ename(errno) : "more");
+    noop.nlmsg_flags = NLM_F_ACK;
+    MUST(send(nl, &noop, sizeof noop, 0));
+    val("ack.no_request", "len %zd flags %#x", recv(nl, buf, sizeof buf, MSG_DONTWAIT), h->nlmsg_flags);
+    noop.nlmsg_flags = NLM_F_REQUEST;
+    MUST(send(nl, &noop, sizeof noop, 0));
+    RET("ack.not_asked", recv(nl, buf, sizeof buf, MSG_DONTWAIT));
+    r.h = (struct nlmsghdr){NLMSG_LENGTH(1), RTM_GETLINK, NLM_F_REQUEST | NLM_F_ROOT, 77, 0};
+    MUST(send(nl, &r, r.h.nlmsg_len, 0));
+    collect(NULL);
+    val("dump.root_is_enough", "done %d", done_type == NLMSG_DONE);
+    r.h = (struct nlmsghdr){sizeof r.h, RTM_GETLINK, NLM_F_REQUEST | NLM_F_ACK | NLM_F_DUMP, 77, 0};
+    MUST(send(nl, &r, r.h.nlmsg_len, 0));
+    collect(NULL);
+    val("dump.no_family", "error %d %s", done_type == NLMSG_ERROR, ename(-done_error));
+    one.i.ifi_index = 999999;
+    one.h.nlmsg_flags = NLM_F_REQUEST | NLM_F_ACK;
+    MUST(send(nl, &one, sizeof one, 0));
+    n = recv(nl, buf, sizeof buf, 0);
+    val("error.repeats", "len %zd flags %#x %s", n, h->nlmsg_flags, ename(-*(int *)NLMSG_DATA(h)));
+    int on = 1, v = -1;
+    RET("cap_ack", setsockopt(nl, SOL_NETLINK, NETLINK_CAP_ACK, &on, sizeof on));
+    l = sizeof v;
+    RET("cap_ack.get", getsockopt(nl, SOL_NETLINK, NETLINK_CAP_ACK, &v, &l));
+    val("cap_ack.value", "%d len %u", v, l);
+    MUST(send(nl, &one, sizeof one, 0));
+    n = recv(nl, buf, sizeof buf, 0);
+    val("error.capped", "len %zd flags %#x %s", n, h->nlmsg_flags, ename(-*(int *)NLMSG_DATA(h)));
+    // Several requests in one message.
+    struct nlmsghdr two[2] = {{sizeof *two, NLMSG_NOOP, NLM_F_REQUEST | NLM_F_ACK, 1, 0}, {sizeof *two, NLMSG_NOOP, NLM_F_REQUEST | NLM_F_ACK, 2, 0}};
+    MUST(send(nl, two, sizeof two, 0));
+    for (int i = 1; i <= 2; i++) {
+        n = recv(nl, buf, sizeof buf, 0);
+        val("several", "%d: seq %u", i, h->nlmsg_seq);
+    }
+    // Buffers and other options.
+    v = 30000;
+    RET("rcvbuf.set", setsockopt(nl, SOL_SOCKET, SO_RCVBUF, &v, sizeof v));
+    l = sizeof v;
+    getsockopt(nl, SOL_SOCKET, SO_RCVBUF, &v, &l);
+    val("rcvbuf.get", "%d", v);
+    v = 1;
+    RET("sndbuf.set", setsockopt(nl, SOL_SOCKET, SO_SNDBUF, &v, sizeof v));
+    getsockopt(nl, SOL_SOCKET, SO_SNDBUF, &v, &l);
+    val("sndbuf.get", "%d", v);
+    RET("strict", setsockopt(nl, SOL_NETLINK, NETLINK_GET_STRICT_CHK, &on, sizeof on));
+    RET("option.unknown", setsockopt(nl, SOL_NETLINK, 99, &on, sizeof on));
+    RET("option.short", setsockopt(nl, SOL_NETLINK, NETLINK_CAP_ACK, &on, 2));
+    // A dump of one interface's addresses only.
+    struct { struct nlmsghdr h; struct ifaddrmsg i; } of = {{sizeof of, RTM_GETADDR, NLM_F_REQUEST | NLM_F_DUMP, 77, 0}, {.ifa_family = AF_INET, .ifa_index = 1}};
+    MUST(send(nl, &of, sizeof of, 0));
+    v4_lo = v6_lo = 0;
+    collect(addr_msg);
+    val("strict.index", "done %d v4 %d v6 %d of %d", done_type == NLMSG_DONE, v4_lo, v6_lo, messages);
+    // A single route.
+    struct { struct nlmsghdr h; struct rtmsg r; struct rtattr a; struct in_addr to; } get = {
+        {sizeof get, RTM_GETROUTE, NLM_F_REQUEST, 77, 0}, {.rtm_family = AF_INET, .rtm_dst_len = 32}, {RTA_LENGTH(4), RTA_DST}, {htonl(INADDR_LOOPBACK)}};
+    MUST(send(nl, &get, sizeof get, 0));
+    n = recv(nl, buf, sizeof buf, 0);
+    struct rtmsg *rt = NLMSG_DATA(h);
+    val("route_to", "%d family %d dst_len %d type %d table %d", h->nlmsg_type == RTM_NEWROUTE, rt->rtm_family, rt->rtm_dst_len, rt->rtm_type, rt->rtm_table);
+    int len = RTM_PAYLOAD(h), oif = 0, src = 0;
+    for (struct rtattr *x = RTM_RTA(rt); RTA_OK(x, len); x = RTA_NEXT(x, len)) {
+        if (x->rta_type == RTA_OIF) oif = *(int *)RTA_DATA(x);
+        if (x->rta_type == RTA_PREFSRC) src = *(uint32_t *)RTA_DATA(x) == htonl(INADDR_LOOPBACK);
+    }
+    val("route_to.out", "interface %d source %d", oif, src);
+    get.r.rtm_family = 77;
+    MUST(send(nl, &get, sizeof get, 0));
+    collect(NULL);
+    val("route_to.bad_family", "error %d %s", done_type == NLMSG_ERROR, ename(-done_error));
+    // Control messages on their way out.
+    struct { struct cmsghdr h; int fd[2]; } bad = {{sizeof bad, SOL_SOCKET, 99}, {0}};
+    iov = (struct iovec){&noop, sizeof noop};
+    m = (struct msghdr){.msg_iov = &iov, .msg_iovlen = 1, .msg_control = &bad, .msg_controllen = sizeof bad};
+    RET("control.unknown", sendmsg(nl, &m, 0));
+    bad.h.cmsg_type = SCM_RIGHTS;
+    bad.h.cmsg_len = CMSG_LEN(sizeof(int));
+    m.msg_controllen = CMSG_SPACE(sizeof(int));
+    RET("control.rights", sendmsg(nl, &m, 0));
+    bad.h.cmsg_level = 99;
+    RET("control.other_level", sendmsg(nl, &m, 0));
     return 0;
 }

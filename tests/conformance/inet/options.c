@@ -70,6 +70,17 @@ int main(void) {
     round_trip("unknown", t, SOL_SOCKET, 9999, 1);
     round_trip("unknown_tcp", t, IPPROTO_TCP, 9999, 1);
     round_trip("unknown_level", t, 9999, 1, 1);
+    round_trip("unknown_level_udp", u, 9999, 1, 1);
+    int t6 = MUST(socket(AF_INET6, SOCK_STREAM, 0)), u6 = MUST(socket(AF_INET6, SOCK_DGRAM, 0));
+    round_trip("unknown_level_tcp6", t6, 9999, 1, 1);
+    round_trip("unknown_level_udp6", u6, 9999, 1, 1);
+    round_trip("tcp_level_on_udp", u, IPPROTO_TCP, 9999, 1);
+    round_trip("udp_level_on_tcp", t, IPPROTO_UDP, 9999, 1);
+    round_trip("udp_level_on_udp", u, IPPROTO_UDP, 9999, 1);
+    round_trip("ipv6_level_on_ipv4", t, IPPROTO_IPV6, IPV6_V6ONLY, 1);
+    round_trip("ipv6_unknown", t6, IPPROTO_IPV6, 9999, 1);
+    round_trip("ip_unknown", t, IPPROTO_IP, 9999, 1);
+    close(t6), close(u6);
     RET("set.short", setsockopt(t, SOL_SOCKET, SO_KEEPALIVE, &one, 3));
     RET("set.byte_for_ip", setsockopt(t, IPPROTO_IP, IP_TTL, "\x20", 1));
     get("set.byte_for_ip_get", t, IPPROTO_IP, IP_TTL);
@@ -164,6 +175,17 @@ int main(void) {
     val("if_nametoindex", "%u", if_nametoindex("lo"));
     val("if_indextoname", "%s", if_indextoname(1, buf) ? buf : "none");
     YES("if_nameindex", ({ struct if_nameindex *n = if_nameindex(); n && n[0].if_index == 1 && !strcmp(n[0].if_name, "lo"); }));
+    // What a driver would have to answer, and what nobody knows.
+    memset(&ifr, 0, sizeof ifr);
+    strcpy(ifr.ifr_name, "lo");
+    RET("private_ioctl", ioctl(u, 0x89f0, &ifr));
+    RET("mii", ioctl(u, 0x8947, &ifr));
+    RET("private_ioctl.fault", ioctl(u, 0x89f0, 8));
+    strcpy(ifr.ifr_name, "nosuch0");
+    RET("private_ioctl.unknown", ioctl(u, 0x89f0, &ifr));
+    RET("mii.unknown", ioctl(u, 0x8947, &ifr));
+    strcpy(ifr.ifr_name, "lo");
+    RET("unknown_ioctl", ioctl(u, 0x8900, &ifr));
     RET("bad_ioctl", ioctl(u, 0x89ff, &ifr));
     RET("ioctl.fionbio", ioctl(u, FIONBIO, &one));
     RET("ioctl.fionbio_flag", fcntl(u, F_GETFL) & O_NONBLOCK);

@@ -58,6 +58,16 @@ pub struct HostStack {
     counts: Arc<Counts>,
 }
 
+/// States of a TCP socket, as Linux numbers them.
+mod tcp_state {
+    pub(super) const ESTABLISHED: u8 = 1;
+    pub(super) const CLOSE: u8 = 7;
+    pub(super) const CLOSE_WAIT: u8 = 8;
+    pub(super) const LAST_ACK: u8 = 9;
+    pub(super) const LISTEN: u8 = 10;
+    pub(super) const CLOSING: u8 = 11;
+}
+
 /// What its sockets have done.
 #[derive(Default)]
 struct Counts {
@@ -193,21 +203,16 @@ impl HostSocket {
     fn summary(&self) -> Option<SocketSummary> {
         let local = host::local_address(self.fd()).ok()?;
         let remote = host::peer_address(self.fd()).ok();
-        // TCP_LISTEN; the rest as Linux shows sockets that know no connection.
-        const LISTEN: u8 = 10;
         let (state, waiting) = if self.kind == libc::SOCK_STREAM {
             // `struct tcp_info`: the state, and at byte 24 the connections that wait for `accept`.
             let info = host::get_option(self.fd(), libc::IPPROTO_TCP, libc::TCP_INFO, 28).ok()?;
             let waiting = info.get(24..28).and_then(|b| b.try_into().ok()).map_or(0, u32::from_ne_bytes);
             (*info.first()?, waiting)
         } else {
-            (if remote.is_some() { 1 } else { 7 }, 0)
+            (if remote.is_some() { tcp_state::ESTABLISHED } else { tcp_state::CLOSE }, 0)
         };
-        let bytes = |request| host::query(self.fd(), request).map_or(0, |n| u32::try_from(n).unwrap_or(0));
-        let (send_queue, receive_queue) = match state {
-            LISTEN => (0, waiting),
-            _ => (bytes(IntRequest::BytesOut), bytes(IntRequest::BytesIn)),
-        };
+        let (send_queue, receive_queue) =
+            if state == tcp_state::LISTEN { (0, waiting) } else { self.queued(state) };
         Some(SocketSummary {
             family: self.family,
             kind: self.kind,
@@ -220,6 +225,22 @@ impl HostSocket {
             send_queue,
             receive_queue,
         })
+    }
+
+    /// Bytes that wait to be sent and to be read: of a stream in sequence numbers, of other sockets in memory.
+    fn queued(&self, state: u8) -> (u32, u32) {
+        use tcp_state::{CLOSE_WAIT, CLOSING, LAST_ACK};
+        if self.kind != libc::SOCK_STREAM {
+            // SK_MEMINFO_RMEM_ALLOC and SK_MEMINFO_WMEM_ALLOC.
+            let info = host::get_option(self.fd(), libc::SOL_SOCKET, libc::SO_MEMINFO, 36).unwrap_or_default();
+            let word = |i: usize| info.get(i * 4..i * 4 + 4).and_then(|b| b.try_into().ok());
+            return (word(2).map_or(0, u32::from_ne_bytes), word(0).map_or(0, u32::from_ne_bytes));
+        }
+        let bytes = |request| host::query(self.fd(), request).map_or(0, |n| u32::try_from(n).unwrap_or(0));
+        let (out, unread) = (bytes(IntRequest::BytesOut), bytes(IntRequest::BytesIn));
+        // The peer's FIN counts for one until it is read.
+        let fin = unread > 0 && matches!(state, CLOSE_WAIT | LAST_ACK | CLOSING);
+        (out, unread + u32::from(fin))
     }
 
     /// Counts one more datagram that went `way`.

@@ -37,8 +37,9 @@ impl Control {
         self.rights.is_empty() && self.credentials.is_none() && self.others.is_empty()
     }
 
-    /// Reads the control buffer of `sendmsg`. EINVAL for malformed ones; descriptors and credentials are checked.
-    pub fn read(task: &CurrentTask, addr: UserAddr, len: u64) -> Result<Control, Errno> {
+    /// Reads the control buffer of `sendmsg`. EINVAL for malformed ones. Descriptors and credentials are checked where
+    /// messages stay in this kernel (`local`), and passed over elsewhere.
+    pub fn read(task: &CurrentTask, addr: UserAddr, len: u64, local: bool) -> Result<Control, Errno> {
         let mut control = Control::default();
         let len = usize::try_from(len).map_err(|_| Errno::ENOBUFS)?;
         if len > OPTMEM_MAX {
@@ -47,7 +48,10 @@ impl Control {
         let mut bytes = vec![0; len];
         task.read_bytes(addr, &mut bytes)?;
         for (header, data) in messages(&bytes)? {
-            control.add(task, header, data)?;
+            let of_kernel = matches!(header.kind, libc::SCM_RIGHTS | libc::SCM_CREDENTIALS);
+            if local || header.level != libc::SOL_SOCKET || !of_kernel {
+                control.add(task, header, data)?;
+            }
         }
         Ok(control)
     }

@@ -61,7 +61,8 @@ fn send_header(task: &CurrentTask, file: &Arc<OpenFile>, msg: UserAddr, flags: M
     // What was sent with the first part is not sent again.
     let first = progress(task).unwrap_or(0) == 0;
     let control = if header.controllen > 0 && first {
-        Control::read(task, UserAddr(header.control), header.controllen)?
+        let local = matches!(socket_of(file)?.ops.family(), libc::AF_UNIX | libc::AF_NETLINK);
+        Control::read(task, UserAddr(header.control), header.controllen, local)?
     } else {
         Control::default()
     };

@@ -351,8 +351,8 @@ impl SocketOps for HostSocket {
             task.kernel().log_unsupported("MSG_FASTOPEN", Errno::EOPNOTSUPP);
             return Err(Errno::EOPNOTSUPP);
         }
-        let control = pack(task, &message.control)?;
         let stream = self.is_stream();
+        let control = pack(task, &message.control, stream)?;
         let want = message.src.remaining();
         if !stream && want > CHUNK {
             return Err(Errno::EMSGSIZE);
@@ -454,13 +454,17 @@ impl fmt::Debug for HostSocket {
 }
 
 /// The control messages that a guest may send, as bytes. EINVAL for others, as for what a protocol does not know.
-fn pack(task: &CurrentTask, control: &super::control::Control) -> Result<Vec<u8>, Errno> {
+fn pack(task: &CurrentTask, control: &super::control::Control, stream: bool) -> Result<Vec<u8>, Errno> {
     // Descriptors and credentials mean nothing here: Linux passes over them as well.
     let mut out = Vec::new();
     for message in &control.others {
-        // What no protocol looks at is passed over.
-        let known = [libc::SOL_SOCKET, libc::IPPROTO_IP, libc::IPPROTO_IPV6, libc::SOL_UDP];
-        if !known.contains(&message.level) {
+        // What no protocol looks at is passed over: a stream's looks at the socket's own level only.
+        let known = match message.level {
+            libc::SOL_SOCKET => true,
+            libc::IPPROTO_IP | libc::IPPROTO_IPV6 | libc::SOL_UDP => !stream,
+            _ => false,
+        };
+        if !known {
             continue;
         }
         let allowed = matches!(

@@ -327,7 +327,12 @@ impl SocketOps for NetlinkSocket {
     }
 
     fn set_option(&self, task: &CurrentTask, level: i32, name: i32, value: &[u8]) -> Result<(), Errno> {
-        let (number, _) = i32::read_from_prefix(value).map_err(|_| Errno::EINVAL)?;
+        let number = match i32::read_from_prefix(value) {
+            Ok((number, _)) => number,
+            // As Linux: what is too short counts as zero here.
+            Err(_) if level == SOL_NETLINK => 0,
+            Err(_) => return Err(Errno::EINVAL),
+        };
         match (level, name) {
             (libc::SOL_SOCKET, libc::SO_PASSCRED) => self.state.lock().pass_credentials = number != 0,
             (libc::SOL_SOCKET, libc::SO_RCVBUF | libc::SO_SNDBUF) => {

@@ -112,7 +112,7 @@ impl Stack for HostStack {
     ) -> Result<Arc<dyn SocketOps>, Errno> {
         let supported = match (kind, protocol) {
             (libc::SOCK_STREAM, 0 | libc::IPPROTO_TCP) => true,
-            (libc::SOCK_DGRAM, 0 | libc::IPPROTO_UDP) => true,
+            (libc::SOCK_DGRAM, 0 | libc::IPPROTO_UDP | libc::IPPROTO_UDPLITE) => true,
             (libc::SOCK_DGRAM, libc::IPPROTO_ICMP) => family == libc::AF_INET,
             (libc::SOCK_DGRAM, libc::IPPROTO_ICMPV6) => family == libc::AF_INET6,
             (libc::SOCK_STREAM | libc::SOCK_DGRAM, _) => false,

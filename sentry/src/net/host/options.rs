@@ -67,6 +67,7 @@ fn way(level: i32, name: i32) -> Option<Way> {
         }
         libc::IPPROTO_TCP => matches!(name, 1..=10 | 12 | 13 | 16..=18 | 23..=25 | 30 | 36 | 37),
         libc::SOL_UDP => matches!(name, 1 | 101..=104),
+        libc::IPPROTO_UDPLITE => matches!(name, 1 | 10 | 11 | 101..=104),
         _ => false,
     };
     if both {

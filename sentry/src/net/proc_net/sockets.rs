@@ -11,7 +11,6 @@ const TCP_LISTEN: u8 = 10;
 /// What lines are filled up to in the IPv4 files, without the line's end.
 const TCP_WIDTH: usize = 149;
 const UDP_WIDTH: usize = 127;
-const IPPROTO_UDPLITE: i32 = 136;
 
 pub(super) fn tcp(net: &NetNamespace) -> String {
     connections(net, libc::AF_INET)
@@ -26,10 +25,10 @@ pub(super) fn udp6(net: &NetNamespace) -> String {
     datagrams(net, libc::AF_INET6, libc::IPPROTO_UDP)
 }
 pub(super) fn udplite(net: &NetNamespace) -> String {
-    datagrams(net, libc::AF_INET, IPPROTO_UDPLITE)
+    datagrams(net, libc::AF_INET, libc::IPPROTO_UDPLITE)
 }
 pub(super) fn udplite6(net: &NetNamespace) -> String {
-    datagrams(net, libc::AF_INET6, IPPROTO_UDPLITE)
+    datagrams(net, libc::AF_INET6, libc::IPPROTO_UDPLITE)
 }
 pub(super) fn icmp(net: &NetNamespace) -> String {
     datagrams(net, libc::AF_INET, libc::IPPROTO_ICMP)

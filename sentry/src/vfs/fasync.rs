@@ -12,8 +12,8 @@ use std::sync::{Arc, Weak};
 use quicksand_abi::Errno;
 use quicksand_abi::signal::{SigInfo, code};
 
-use super::inode::FileKind;
 use super::OpenFile;
+use super::inode::FileKind;
 use crate::signal::send::{send_to_group, send_to_task};
 use crate::sync::{Events, Level, Mutex, Registration, Wake, defer};
 use crate::task::credentials::Credentials;

@@ -187,6 +187,8 @@ int main(void) {
     YES("sockstat6", load("sockstat6") && sscanf(text, "TCP6: inuse %d", &inuse) == 1);
     YES("snmp6", load("snmp6") && !strncmp(text, "Ip6InReceives ", 14) && strstr(text, "\nUdp6InDatagrams "));
     YES("if_inet6", load("if_inet6") && strstr(text, "00000000000000000000000000000001 01 80 10 80       lo\n"));
+    YES("ipv6_route", load("ipv6_route") && strstr(text, "00000000000000000000000000000001 80 00000000000000000000000000000000 00 00000000000000000000000000000000 00000000 "));
+    YES("ipv6_route.local", strstr(text, " 80200001       lo\n"));
     YES("dev.lo", load("dev") && strstr(text, "\n    lo: "));
     // The directory, and what can be done with its files.
     struct stat sb;

@@ -232,7 +232,8 @@ impl HostSocket {
         use tcp_state::{CLOSE_WAIT, CLOSING, LAST_ACK};
         if self.kind != libc::SOCK_STREAM {
             // SK_MEMINFO_RMEM_ALLOC and SK_MEMINFO_WMEM_ALLOC.
-            let info = host::get_option(self.fd(), libc::SOL_SOCKET, libc::SO_MEMINFO, 36).unwrap_or_default();
+            let info =
+                host::get_option(self.fd(), libc::SOL_SOCKET, libc::SO_MEMINFO, 36).unwrap_or_default();
             let word = |i: usize| info.get(i * 4..i * 4 + 4).and_then(|b| b.try_into().ok());
             return (word(2).map_or(0, u32::from_ne_bytes), word(0).map_or(0, u32::from_ne_bytes));
         }
@@ -328,7 +329,7 @@ impl SocketOps for HostSocket {
     }
 
     fn listen(&self, _: &CurrentTask, backlog: i32) -> Result<(), Errno> {
-        Ok(rustix::net::listen(&*self.fd, backlog).map_err(|e| Errno::from_raw(e.raw_os_error()))?)
+        rustix::net::listen(&*self.fd, backlog).map_err(|e| Errno::from_raw(e.raw_os_error()))
     }
 
     fn accept(&self, task: &CurrentTask) -> Result<(Arc<dyn SocketOps>, Address), Errno> {

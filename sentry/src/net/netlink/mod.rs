@@ -12,7 +12,8 @@ use std::sync::atomic::{AtomicI32, Ordering};
 
 use quicksand_abi::Errno;
 use quicksand_abi::netlink::{
-    NLM_F_ACK, NLM_F_CAPPED, NLM_F_REQUEST, NLMSG_ERROR, NLMSG_MIN_TYPE, NlMsgHdr, SockaddrNl, align, messages,
+    NLM_F_ACK, NLM_F_CAPPED, NLM_F_REQUEST, NLMSG_ERROR, NLMSG_MIN_TYPE, NlMsgHdr, SockaddrNl, align,
+    messages,
 };
 use quicksand_abi::socket::Ucred;
 use zerocopy::{FromBytes, IntoBytes};

@@ -66,9 +66,7 @@ pub(super) fn answer(
         }
         RTM_GETROUTE if dump => {
             let filter = route_request(payload).unwrap_or_default();
-            let wanted = |r: &&Route| {
-                (family == 0 || family == r.family) && (!strict || passes(&filter, r))
-            };
+            let wanted = |r: &&Route| (family == 0 || family == r.family) && (!strict || passes(&filter, r));
             // Routes are not cached: a request for the cache finds it empty.
             if filter.flags & RTM_F_CLONED == 0 {
                 for route in stack.routes()?.iter().filter(wanted) {

@@ -120,7 +120,7 @@ pub(super) fn route(net: &NetNamespace) -> String {
 
 pub(super) fn ipv6_route(net: &NetNamespace) -> String {
     let interfaces = net.stack().interfaces().unwrap_or_default();
-    let full = |a: &[u8]| hex(a.try_into().unwrap_or(&[0u8; 16]));
+    let full = |a: &[u8]| hex(<&[u8; 16]>::try_from(a).unwrap_or(&[0; 16]));
     let mut out = String::new();
     for r in net.stack().routes().unwrap_or_default() {
         if i32::from(r.family) != libc::AF_INET6 {

@@ -130,7 +130,11 @@ impl UnixTable {
             let _ = write!(
                 out,
                 "{:016x}: {:08X} {:08X} {flags:08X} {:04X} {state:02X} {:5}",
-                0, 2, 0, socket.kind, socket.ino.load(Ordering::Relaxed)
+                0,
+                2,
+                0,
+                socket.kind,
+                socket.ino.load(Ordering::Relaxed)
             );
             match name {
                 Some(Name::Path(path)) => out.push_str(&format!(" {}", String::from_utf8_lossy(&path))),

@@ -206,7 +206,7 @@ impl FileOps for SocketFile {
             send_sigpipe(task);
         }
         if result == Err(Errno::EAGAIN) {
-            file.write_refused();
+            file.write_refused(task);
         }
         result
     }

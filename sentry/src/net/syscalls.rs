@@ -157,7 +157,7 @@ pub fn sys_connect(task: &CurrentTask, fd: Fd, addr: UserAddr, len: u32) -> Sysc
         Err(e @ (Errno::EINPROGRESS | Errno::EALREADY | Errno::EAGAIN)) => {
             // A connection that is not there in time is still on its way.
             let errno = if again && e == Errno::EALREADY { Errno::EINPROGRESS } else { e };
-            file.write_refused();
+            file.write_refused(task);
             Err(wait(task, &file, true, file.is_nonblocking(), 0, errno)?.into())
         }
         Err(e) => Err(e.into()),

@@ -128,7 +128,7 @@ fn send(
                 }
             }
             Err(Errno::EAGAIN) => {
-                file.write_refused();
+                file.write_refused(task);
                 let nonblock = file.is_nonblocking() || flags.contains(MsgFlags::DONTWAIT);
                 return match wait(task, file, true, nonblock, done, Errno::EAGAIN) {
                     Ok(blocked) if done > 0 => Err(blocked.on_signal(OnSignal::Return(done)).into()),

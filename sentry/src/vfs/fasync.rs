@@ -140,10 +140,13 @@ impl OpenFile {
         }
     }
 
-    /// A write had to be refused: the owner hears of room.
-    pub fn write_refused(&self) {
-        if let Some(signals) = self.signals.get() {
-            signals.shared.state.lock().full = true;
+    /// A write had to be refused, or a connection is on its way: the owner hears of room.
+    pub fn write_refused(&self, task: &CurrentTask) {
+        let Some(signals) = self.signals.get() else { return };
+        signals.shared.state.lock().full = true;
+        // What came in between was no news then.
+        if self.poll(task).contains(Events::OUT) {
+            signals.shared.wake(Events::WRITABLE);
         }
     }
 

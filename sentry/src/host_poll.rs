@@ -28,9 +28,6 @@ const STOP: u64 = 0;
 
 static STATE: Mutex<Option<State>> = Mutex::new(Level::Leaf, None);
 
-/// Held from when events are fetched from the host until their queues have been told.
-static EVENTS: Mutex<()> = Mutex::new(Level::HostEvents, ());
-
 struct State {
     entries: HashMap<u64, Entry>,
     next_token: u64,
@@ -44,9 +41,15 @@ struct Entry {
 }
 
 struct Reactor {
-    epoll: Arc<OwnedFd>,
+    host: Arc<HostEpoll>,
     stop: OwnedFd,
     thread: JoinHandle<()>,
+}
+
+struct HostEpoll {
+    fd: OwnedFd,
+    /// Held from when events are fetched from the host until their queues have been told.
+    telling: Mutex<()>,
 }
 
 /// Interest in a host descriptor; dropping it ends the interest. Holds the descriptor open.
@@ -67,7 +70,7 @@ pub fn register(fd: Arc<OwnedFd>, events: Events, queue: Arc<WaitQueue>) -> Resu
     }
     let token = state.next_token;
     if let Some(reactor) = &state.reactor {
-        add(&reactor.epoll, &fd, token, events)?;
+        add(&reactor.host.fd, &fd, token, events)?;
     }
     state.next_token += 1;
     state.entries.insert(token, Entry { fd, events, queue });
@@ -84,7 +87,7 @@ impl Drop for HostInterest {
             let entry = state.entries.remove(&self.token);
             if let (Some(entry), Some(reactor)) = (&entry, &state.reactor) {
                 // Fails only where the entry is gone already.
-                let _ = epoll::delete(&reactor.epoll, entry.fd.as_fd());
+                let _ = epoll::delete(&reactor.host.fd, entry.fd.as_fd());
             }
             entry
         };
@@ -113,7 +116,7 @@ pub fn resume() -> Result<(), Errno> {
     let reactor = Reactor::start()?;
     for (token, entry) in &state.entries {
         // A fresh edge-triggered interest reports what is ready now.
-        add(&reactor.epoll, &entry.fd, *token, entry.events)?;
+        add(&reactor.host.fd, &entry.fd, *token, entry.events)?;
     }
     state.reactor = Some(reactor);
     Ok(())
@@ -130,23 +133,23 @@ fn host_errno(e: rustix::io::Errno) -> Errno {
 
 impl Reactor {
     fn start() -> Result<Reactor, Errno> {
-        let epoll = Arc::new(epoll::create(epoll::CreateFlags::CLOEXEC).map_err(host_errno)?);
+        let fd = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(host_errno)?;
         let stop = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(host_errno)?;
-        epoll::add(&epoll, &stop, epoll::EventData::new_u64(STOP), epoll::EventFlags::IN)
-            .map_err(host_errno)?;
-        let polled = epoll.clone();
+        epoll::add(&fd, &stop, epoll::EventData::new_u64(STOP), epoll::EventFlags::IN).map_err(host_errno)?;
+        let host = Arc::new(HostEpoll { fd, telling: Mutex::new(Level::HostEvents, ()) });
+        let polled = host.clone();
         let thread = std::thread::Builder::new()
             .name("host-poll".into())
             .spawn(move || run(&polled))
             .map_err(Errno::from)?;
-        Ok(Reactor { epoll, stop, thread })
+        Ok(Reactor { host, stop, thread })
     }
 }
 
-fn run(epoll: &OwnedFd) {
+fn run(host: &HostEpoll) {
     loop {
         // The events themselves are fetched under the lock: see `drain`.
-        let mut fds = [PollFd::new(epoll, PollFlags::IN)];
+        let mut fds = [PollFd::new(&host.fd, PollFlags::IN)];
         match rustix::event::poll(&mut fds, None) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(e) => {
@@ -154,7 +157,7 @@ fn run(epoll: &OwnedFd) {
                 return;
             }
         }
-        let stop = tell(epoll);
+        let stop = tell(host);
         crate::sync::run_deferred();
         if stop {
             return;
@@ -164,22 +167,22 @@ fn run(epoll: &OwnedFd) {
 
 /// Tells the queues of all that the host has to report by now.
 pub fn drain() {
-    let epoll = STATE.lock().as_ref().and_then(|s| s.reactor.as_ref()).map(|r| r.epoll.clone());
-    if let Some(epoll) = epoll {
-        tell(&epoll);
+    let host = STATE.lock().as_ref().and_then(|s| s.reactor.as_ref()).map(|r| r.host.clone());
+    if let Some(host) = host {
+        tell(&host);
     }
 }
 
 /// Fetches the host's events and tells their queues. True where the thread is to end.
-fn tell(epoll: &OwnedFd) -> bool {
+fn tell(host: &HostEpoll) -> bool {
     const EVENT: epoll::Event =
         epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) };
     const NOW: rustix::time::Timespec = rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 };
     let mut events = [EVENT; 64];
     let mut stop = false;
-    let _events = EVENTS.lock();
+    let _telling = host.telling.lock();
     loop {
-        let count = epoll::wait(epoll, &mut events[..], Some(&NOW)).unwrap_or(0);
+        let count = epoll::wait(&host.fd, &mut events[..], Some(&NOW)).unwrap_or(0);
         for event in &events[..count] {
             let (flags, data) = (event.flags, event.data);
             let token = data.u64();

@@ -83,11 +83,11 @@ pub const B38400: u32 = 0o17;
 pub const CBAUD: u32 = 0o10017;
 
 impl Termios {
-    /// `tty_std_termios`: what a fresh terminal has.
+    /// What a fresh pty has: `tty_std_termios` without HUPCL.
     pub const STANDARD: Termios = Termios {
         iflag: libc::ICRNL | libc::IXON,
         oflag: libc::OPOST | libc::ONLCR,
-        cflag: B38400 | CS8 | CREAD | HUPCL,
+        cflag: B38400 | CS8 | CREAD,
         lflag: libc::ISIG
             | libc::ICANON
             | libc::ECHO

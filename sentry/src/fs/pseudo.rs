@@ -13,9 +13,10 @@ use quicksand_abi::Errno;
 use crate::sync::{Level, Mutex};
 use crate::task::{CurrentTask, ThreadGroup};
 use crate::time::Realtime;
+use crate::vfs::file::default_seek;
 use crate::vfs::{
     Attr, DeviceId, DirEntry, DirSink, FileKind, FileName, FileOps, Inode, InodeOps, IoDst, IoSrc,
-    LinkTarget, NewNode, OpenFile, OpenFlags, Owner, SetAttr, Superblock,
+    LinkTarget, NewNode, OpenFile, OpenFlags, Owner, SeekFrom, SetAttr, Superblock,
 };
 
 /// Owner and permissions of a pseudo inode.
@@ -67,6 +68,26 @@ fn set_attr(set: &SetAttr) -> Result<(), Errno> {
     }
 }
 
+/// A change of attributes that are kept in memory.
+pub fn change(attr: &mut Attr, set: &SetAttr) {
+    attr.perm = set.perm.unwrap_or(attr.perm);
+    attr.uid = set.uid.unwrap_or(attr.uid);
+    attr.gid = set.gid.unwrap_or(attr.gid);
+    attr.atime = set.atime.unwrap_or(attr.atime);
+    attr.mtime = set.mtime.unwrap_or(attr.mtime);
+}
+
+/// How a file of text behaves beyond its text, which on Linux depends on how it is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Manner {
+    /// sysfs, `/proc/sys`: a file as any other.
+    Plain,
+    /// A `seq_file` of procfs proper: no `pwrite`, no seeking from its end.
+    Sequence,
+    /// The files of `/proc/PID`: a `seq_file` (or like one) that cannot be spliced either.
+    Unspliced,
+}
+
 /// A file's text.
 pub trait Text: Send + Sync + Debug + 'static {
     /// Made when the file is read from its beginning, and kept for that open file until it is read from there again.
@@ -83,6 +104,9 @@ pub trait Text: Send + Sync + Debug + 'static {
     fn size(&self) -> u64 {
         0
     }
+    fn manner(&self) -> Manner {
+        Manner::Plain
+    }
 }
 
 /// A text that never changes.
@@ -96,6 +120,9 @@ impl Text for &'static str {
 impl Text for fn(&CurrentTask) -> Result<Vec<u8>, Errno> {
     fn text(&self, task: &CurrentTask) -> Result<Vec<u8>, Errno> {
         self(task)
+    }
+    fn manner(&self) -> Manner {
+        Manner::Sequence
     }
 }
 
@@ -158,6 +185,27 @@ impl FileOps for TextFile {
         data.truncate(n);
         self.text.store(task, &data)?;
         Ok(n)
+    }
+    fn can_pwrite(&self) -> bool {
+        self.text.manner() == Manner::Plain
+    }
+    fn can_splice(&self, write: bool) -> bool {
+        match self.text.manner() {
+            Manner::Plain => true,
+            Manner::Sequence => !write,
+            Manner::Unspliced => false,
+        }
+    }
+    fn seek(&self, file: &OpenFile, from: SeekFrom) -> Result<u64, Errno> {
+        match from {
+            // `seq_lseek`
+            SeekFrom::End(_) | SeekFrom::Data(_) | SeekFrom::Hole(_)
+                if self.text.manner() != Manner::Plain =>
+            {
+                Err(Errno::EINVAL)
+            }
+            from => default_seek(file, from),
+        }
     }
 }
 

@@ -165,6 +165,9 @@ impl FileOps for SignalFd {
         if done == 0 { Err(Errno::EAGAIN) } else { Ok(done) }
     }
 
+    fn is_stream(&self) -> bool {
+        true
+    }
     fn seek(&self, _: &OpenFile, _: SeekFrom) -> Result<u64, Errno> {
         Ok(0)
     }

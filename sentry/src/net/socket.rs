@@ -224,6 +224,10 @@ impl FileOps for SocketFile {
         self.ops.is_stream()
     }
 
+    fn can_splice(&self, _: bool) -> bool {
+        true
+    }
+
     fn timeout(&self, _: &OpenFile, write: bool) -> Option<Duration> {
         self.timeout_of(write)
     }

@@ -136,6 +136,18 @@ pub trait FileOps: Any + Send + Sync + fmt::Debug {
     fn is_stream(&self) -> bool {
         false
     }
+    /// Whether `pwrite` has a meaning here (FMODE_PWRITE); else it answers ESPIPE.
+    fn can_pwrite(&self) -> bool {
+        !self.is_stream()
+    }
+    /// Whether data can be spliced out of the file (`splice_read`), or with `write` into it (`splice_write`).
+    fn can_splice(&self, _write: bool) -> bool {
+        !self.is_stream()
+    }
+    /// What ends the wait of a blocking read besides data: terminals have timers (VTIME).
+    fn read_timer(&self, _file: &OpenFile) -> Option<ReadTimer> {
+        None
+    }
     /// Where a seek leads; the VFS checks the range and moves the position.
     fn seek(&self, file: &OpenFile, from: SeekFrom) -> Result<u64, Errno> {
         default_seek(file, from)
@@ -200,6 +212,17 @@ pub trait FileOps: Any + Send + Sync + fmt::Debug {
     fn fdinfo(&self, _file: &OpenFile) -> String {
         String::new()
     }
+}
+
+/// How a terminal's read waits in non-canonical mode. When the time is over, or a signal comes while there is
+/// something to be had, [`FileOps::read`] is called once more, with [`CurrentTask::wake_reason`] saying so, and gives what
+/// there is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReadTimer {
+    /// Runs from now on; begins anew when `seen` changes. `None`: for ever.
+    pub after: Option<std::time::Duration>,
+    /// Bytes that are there.
+    pub seen: u64,
 }
 
 /// What [`FileOps::seek`] does where a file system does not say: a file without holes.

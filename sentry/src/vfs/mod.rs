@@ -39,7 +39,7 @@ pub mod walk;
 
 pub use dentry::Dentry;
 pub use fd_table::{FdFlags, FdTable};
-pub use file::{DirEntry, DirSink, FileOps, HostMapping, OpenFile, OpenFlags, SeekFrom};
+pub use file::{DirEntry, DirSink, FileOps, HostMapping, OpenFile, OpenFlags, ReadTimer, SeekFrom};
 pub use inode::{
     Attr, DeviceId, FileKind, FileName, Inode, InodeOps, LinkTarget, NewNode, Owner, SetAttr, Superblock,
 };

@@ -7,7 +7,7 @@ use quicksand_abi::{Errno, UserAddr};
 
 use super::io::{IoRange, MAX_RW_COUNT};
 use super::rw::{self, MAX_FILE_SIZE};
-use super::{IoDst, IoSrc, OpenFile, OpenFlags, SeekFrom};
+use super::{IoDst, IoSrc, OpenFile, OpenFlags, ReadTimer, SeekFrom};
 use crate::sync::Events;
 use crate::syscalls::{Blocked, Fd, OnSignal, Resume, SyscallError, SyscallResult, WakeReason};
 use crate::task::CurrentTask;
@@ -94,6 +94,9 @@ fn read_blocking(
 ) -> SyscallResult {
     match rw::read_file(task, file, &mut dst, at) {
         Err(Errno::EAGAIN) if !no_wait && !file.is_nonblocking() => {
+            if let Some(timer) = file.ops.read_timer(file) {
+                return Err(wait_for_timer(task, file, timer)?.into());
+            }
             let (_, deadline) = progress(task, file, false);
             if task.wake_reason() == WakeReason::Timeout {
                 return Err(Errno::EAGAIN.into());
@@ -102,6 +105,22 @@ fn read_blocking(
         }
         result => Ok(result?),
     }
+}
+
+/// The wait of a terminal's read in non-canonical mode.
+fn wait_for_timer(task: &CurrentTask, file: &OpenFile, timer: ReadTimer) -> Result<Blocked, SyscallError> {
+    let queue = file.wait_queue().ok_or(Errno::EAGAIN)?;
+    let deadline = match task.take_resume() {
+        Resume::Io { bytes, deadline: Some(at) } if bytes == timer.seen && timer.after.is_some() => Some(at),
+        _ => timer.after.map(|after| task.kernel().clocks.monotonic().saturating_add(after)),
+    };
+    let on_signal = if timer.seen > 0 && task.wake_reason() != WakeReason::Interrupted {
+        OnSignal::CallAgain
+    } else {
+        OnSignal::Restart
+    };
+    let resume = Resume::Io { bytes: timer.seen, deadline };
+    Ok(Blocked::on(queue, Events::READABLE | Events::RDHUP).deadline(deadline).resume(resume).on_signal(on_signal))
 }
 
 fn write_blocking(
@@ -155,6 +174,9 @@ fn writable(task: &CurrentTask, fd: Fd) -> Result<Arc<OpenFile>, Errno> {
 fn positioned(file: Arc<OpenFile>) -> Result<Arc<OpenFile>, Errno> {
     if file.ops.is_stream() { Err(Errno::ESPIPE) } else { Ok(file) }
 }
+fn positioned_write(file: Arc<OpenFile>) -> Result<Arc<OpenFile>, Errno> {
+    if file.ops.can_pwrite() { Ok(file) } else { Err(Errno::ESPIPE) }
+}
 
 pub fn sys_read(task: &CurrentTask, fd: Fd, buf: UserAddr, count: usize) -> SyscallResult {
     let file = readable(task, fd)?;
@@ -180,7 +202,7 @@ pub fn sys_pread64(task: &CurrentTask, fd: Fd, buf: UserAddr, count: usize, at: 
 
 pub fn sys_pwrite64(task: &CurrentTask, fd: Fd, buf: UserAddr, count: usize, at: i64) -> SyscallResult {
     let at = position(at)?;
-    let file = positioned(task.file(fd)?)?;
+    let file = positioned_write(task.file(fd)?)?;
     if !file.flags().can_write() {
         return Err(Errno::EBADF.into());
     }
@@ -285,7 +307,7 @@ fn write_vec(
     flags: Rwf,
 ) -> SyscallResult {
     let file = task.file(fd)?;
-    let file = if at.is_some() { positioned(file)? } else { file };
+    let file = if at.is_some() { positioned_write(file)? } else { file };
     if !file.flags().can_write() {
         return Err(Errno::EBADF.into());
     }

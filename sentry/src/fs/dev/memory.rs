@@ -63,6 +63,9 @@ impl FileOps for Null {
     fn seek(&self, _: &OpenFile, from: SeekFrom) -> Result<u64, Errno> {
         no_position(from)
     }
+    fn can_splice(&self, write: bool) -> bool {
+        write
+    }
 }
 
 #[derive(Debug)]

@@ -369,6 +369,9 @@ impl FileOps for Epoll {
         Some(self.ready.queue.clone())
     }
 
+    fn is_stream(&self) -> bool {
+        true
+    }
     fn seek(&self, _: &OpenFile, _: crate::vfs::SeekFrom) -> Result<u64, Errno> {
         Ok(0)
     }

@@ -173,6 +173,10 @@ impl FileOps for HostFile {
         Ok(src.done() - start)
     }
 
+    fn can_splice(&self, _: bool) -> bool {
+        true
+    }
+
     fn append(
         &self,
         file: &OpenFile,

@@ -15,6 +15,7 @@ use quicksand_host::tty as host;
 use super::Shared;
 use super::file::{read_stream, write_stream};
 use crate::fs::ioctl::put_int;
+use crate::fs::pseudo;
 use crate::fs::tty::devpts::DevPts;
 use crate::fs::tty::job::{self, Terminal};
 use crate::kernel::Kernel;
@@ -105,12 +106,7 @@ impl InodeOps for HostSlave {
         Ok(self.attr.lock().clone())
     }
     fn set_attr(&self, _: &Inode, set: &SetAttr) -> Result<(), Errno> {
-        let mut attr = self.attr.lock();
-        attr.perm = set.perm.unwrap_or(attr.perm);
-        attr.uid = set.uid.unwrap_or(attr.uid);
-        attr.gid = set.gid.unwrap_or(attr.gid);
-        attr.atime = set.atime.unwrap_or(attr.atime);
-        attr.mtime = set.mtime.unwrap_or(attr.mtime);
+        pseudo::change(&mut self.attr.lock(), set);
         Ok(())
     }
     fn opens_itself(&self) -> bool {

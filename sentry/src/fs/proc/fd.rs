@@ -6,7 +6,7 @@ use std::sync::{Arc, Weak};
 use quicksand_abi::{Errno, PAGE_SIZE, UserAddr, UserRange};
 
 use super::task::{Subject, ino};
-use crate::fs::pseudo::{self, Directory, Link, Perm, Text};
+use crate::fs::pseudo::{self, Directory, Link, Manner, Perm, Text};
 use crate::mm::MemoryManager;
 use crate::syscalls::Fd;
 use crate::task::CurrentTask;
@@ -143,6 +143,9 @@ impl Text for FdInfo {
         );
         out.push_str(&file.ops.fdinfo(&file));
         Ok(out.into_bytes())
+    }
+    fn manner(&self) -> Manner {
+        Manner::Unspliced
     }
 }
 

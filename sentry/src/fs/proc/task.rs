@@ -9,7 +9,7 @@ use std::sync::{Arc, Weak};
 use quicksand_abi::Errno;
 
 use super::{fd, status};
-use crate::fs::pseudo::{self, Directory, Perm, Text};
+use crate::fs::pseudo::{self, Directory, Manner, Perm, Text};
 use crate::task::credentials::Caps;
 use crate::task::{CurrentTask, Task, ThreadGroup};
 use crate::vfs::{FileKind, FileName, Inode, Superblock};
@@ -252,6 +252,14 @@ impl Text for TaskText {
             }
             Open(text) | Writable(text, _) => text(&self.subject, caller),
             _ => Err(Errno::EIO),
+        }
+    }
+    fn manner(&self) -> Manner {
+        // `mounts_open` and its like came to splice by way of `read_iter`.
+        if matches!(ENTRIES[self.index].name, "mounts" | "mountinfo") {
+            Manner::Sequence
+        } else {
+            Manner::Unspliced
         }
     }
     fn store(&self, caller: &CurrentTask, data: &[u8]) -> Result<(), Errno> {

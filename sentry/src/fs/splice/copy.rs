@@ -37,6 +37,9 @@ pub fn sys_sendfile(
     if (source.ops.is_stream() && !to_pipe) || source.inode.is_dir() {
         return Err(Errno::EINVAL.into());
     }
+    if !source.ops.can_splice(false) || !(to_pipe || sink.ops.can_splice(true)) {
+        return Err(Errno::EINVAL.into());
+    }
     if sink.flags().contains(OpenFlags::APPEND) && !to_pipe {
         return Err(Errno::EINVAL.into());
     }
@@ -94,17 +97,20 @@ pub fn sys_copy_file_range(
 ) -> SyscallResult {
     let source = task.file(in_fd)?;
     let sink = task.file(out_fd)?;
-    let mut from = Position::new(task, &source, in_offset)?;
-    let mut to = Position::new(task, &sink, out_offset)?;
+    let mut from = Position::unchecked(task, &source, in_offset)?;
+    let mut to = Position::unchecked(task, &sink, out_offset)?;
     if flags != 0 {
         return Err(Errno::EINVAL.into());
     }
     check_copy(&source, &sink)?;
-    let len = len.min(MAX_RW_COUNT);
-    let fits = |at: u64| at.checked_add(len as u64).is_some_and(|end| i64::try_from(end).is_ok());
-    if !fits(from.at) || !fits(to.at) {
+    // As `generic_copy_file_checks`: a sum that wraps around is found before a position that is negative.
+    if [from.at, to.at].iter().any(|at| at.checked_add(len as u64).is_none()) {
         return Err(Errno::EOVERFLOW.into());
     }
+    if [from.at, to.at].iter().any(|at| i64::try_from(*at).is_err()) {
+        return Err(Errno::EINVAL.into());
+    }
+    let len = len.min(MAX_RW_COUNT);
     let size = source.inode.attr()?.size;
     let len = usize::try_from(size.saturating_sub(from.at)).unwrap_or(usize::MAX).min(len);
     let end = |at: u64| at.saturating_add(len as u64);

@@ -30,11 +30,12 @@ struct Position<'a> {
 impl<'a> Position<'a> {
     /// EINVAL for a negative one.
     fn new(task: &CurrentTask, file: &'a OpenFile, addr: UserAddr) -> Result<Position<'a>, Errno> {
-        let at = if addr.is_null() {
-            *file.offset.lock()
-        } else {
-            u64::try_from(task.read_object::<i64>(addr)?).map_err(|_| Errno::EINVAL)?
-        };
+        let position = Position::unchecked(task, file, addr)?;
+        if i64::try_from(position.at).is_err() { Err(Errno::EINVAL) } else { Ok(position) }
+    }
+    /// One that may be negative, as a large number.
+    fn unchecked(task: &CurrentTask, file: &'a OpenFile, addr: UserAddr) -> Result<Position<'a>, Errno> {
+        let at = if addr.is_null() { *file.offset.lock() } else { task.read_object::<u64>(addr)? };
         Ok(Position { file, addr, at })
     }
     /// What a read or write gets: streams have no position.

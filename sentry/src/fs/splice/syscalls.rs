@@ -148,7 +148,7 @@ fn pipe_to_file(
     if !offset.is_null() && sink.ops.is_stream() {
         return Err(Errno::EINVAL.into());
     }
-    if sink.flags().contains(OpenFlags::APPEND) {
+    if sink.flags().contains(OpenFlags::APPEND) || !sink.ops.can_splice(true) {
         return Err(Errno::EINVAL.into());
     }
     let mut to = Position::new(task, sink, offset)?;
@@ -199,7 +199,7 @@ fn file_to_pipe(
     if !offset.is_null() && source.ops.is_stream() {
         return Err(Errno::EINVAL.into());
     }
-    if source.inode.is_dir() {
+    if source.inode.is_dir() || !source.ops.can_splice(false) {
         return Err(Errno::EINVAL.into());
     }
     let mut from = Position::new(task, source, offset)?;

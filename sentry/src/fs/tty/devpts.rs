@@ -64,6 +64,8 @@ impl Options {
 pub struct DevPts {
     sb: Arc<Superblock>,
     options: Options,
+    /// The attributes of `ptmx`.
+    ptmx: Mutex<Attr>,
     /// Slaves by number. One that is a terminal of the host has no pair here.
     ptys: Mutex<BTreeMap<u32, (Option<Arc<Pty>>, Arc<Inode>)>>,
 }
@@ -72,7 +74,10 @@ impl DevPts {
     /// A fresh instance: itself, and its root directory.
     pub fn new(options: Options) -> (Arc<DevPts>, Arc<Dentry>) {
         let sb = Superblock::new("devpts", MAGIC, Box::new(NoStorage));
-        let devpts = Arc::new(DevPts { sb, options, ptys: Mutex::new(Level::Object, BTreeMap::new()) });
+        let perm = Perm::root(options.ptmx_mode);
+        let ptmx = Attr { rdev: dev::PTMX, ..pseudo::attr(FileKind::CharDevice, perm, 1) };
+        let ptmx = Mutex::new(Level::Inode, ptmx);
+        let devpts = Arc::new(DevPts { sb, options, ptmx, ptys: Mutex::new(Level::Object, BTreeMap::new()) });
         let dir = Arc::new(Root(devpts.clone()));
         let inode = pseudo::directory(&devpts.sb, 1, Perm::root(0o755), dir);
         (devpts, Dentry::new_root(inode, b"/"))
@@ -195,8 +200,11 @@ pub(super) struct PtmxInode(pub(super) Arc<DevPts>);
 
 impl InodeOps for PtmxInode {
     fn attr(&self, _: &Inode) -> Result<Attr, Errno> {
-        let perm = Perm::root(self.0.options.ptmx_mode);
-        Ok(Attr { rdev: dev::PTMX, ..pseudo::attr(FileKind::CharDevice, perm, 1) })
+        Ok(self.0.ptmx.lock().clone())
+    }
+    fn set_attr(&self, _: &Inode, set: &SetAttr) -> Result<(), Errno> {
+        pseudo::change(&mut self.0.ptmx.lock(), set);
+        Ok(())
     }
 }
 
@@ -212,12 +220,7 @@ impl InodeOps for SlaveInode {
         Ok(self.attr.lock().clone())
     }
     fn set_attr(&self, _: &Inode, set: &SetAttr) -> Result<(), Errno> {
-        let mut attr = self.attr.lock();
-        attr.perm = set.perm.unwrap_or(attr.perm);
-        attr.uid = set.uid.unwrap_or(attr.uid);
-        attr.gid = set.gid.unwrap_or(attr.gid);
-        attr.atime = set.atime.unwrap_or(attr.atime);
-        attr.mtime = set.mtime.unwrap_or(attr.mtime);
+        pseudo::change(&mut self.attr.lock(), set);
         Ok(())
     }
 }

@@ -8,8 +8,11 @@
 //! [`INPUT_MAX`] and [`OUTPUT_MAX`]; what does not fit is dropped on input (Linux rings the bell) and refused on output.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use quicksand_abi::tty::{self, Termios, cc};
+
+use crate::vfs::ReadTimer;
 
 /// N_TTY_BUF_SIZE.
 pub(super) const INPUT_MAX: usize = 4096;
@@ -32,6 +35,17 @@ pub(super) struct Effects {
 #[derive(Clone, Debug)]
 struct Line {
     bytes: VecDeque<u8>,
+}
+
+/// What a reader in non-canonical mode is content with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Hurry {
+    /// It waits for VMIN bytes.
+    None,
+    /// It takes whatever there is: it does not wait, or a signal has come.
+    Some,
+    /// Its time is over: nothing will do too.
+    Over,
 }
 
 #[derive(Clone, Debug)]
@@ -319,8 +333,27 @@ impl LineDiscipline {
         if self.canonical() {
             !self.lines.is_empty()
         } else {
-            self.raw.len() >= usize::from(self.termios.cc[cc::VMIN]).max(1)
+            // With VTIME the first byte ends the wait (`input_available_p`).
+            let min = if self.time() == 0 { self.min() } else { 1 };
+            self.raw.len() >= min.max(1)
         }
+    }
+
+    fn min(&self) -> usize {
+        usize::from(self.termios.cc[cc::VMIN])
+    }
+    /// VTIME, in tenths of a second.
+    fn time(&self) -> u8 {
+        self.termios.cc[cc::VTIME]
+    }
+
+    /// In non-canonical mode: what a read waits for besides VMIN bytes. With VMIN the time runs between bytes, from the
+    /// first one on; without, from the start.
+    pub fn read_timer(&self) -> Option<ReadTimer> {
+        let tenths = u64::from(self.time());
+        let runs = self.min() == 0 || (tenths > 0 && !self.raw.is_empty());
+        let after = runs.then(|| Duration::from_millis(tenths * 100));
+        (!self.canonical()).then_some(ReadTimer { after, seen: self.raw.len() as u64 })
     }
 
     /// Bytes that FIONREAD reports.
@@ -328,15 +361,18 @@ impl LineDiscipline {
         if self.canonical() { self.lines.iter().map(|l| l.bytes.len()).sum() } else { self.raw.len() }
     }
 
-    /// Takes up to `max` bytes. `None`: nothing yet. An empty result is the end of file.
-    pub fn read(&mut self, max: usize) -> Option<Vec<u8>> {
+    /// Takes up to `max` bytes. `None`: nothing yet. An empty result is the end of file. In non-canonical mode `hurry`
+    /// says how long the reader has waited already.
+    pub fn read(&mut self, max: usize, hurry: Hurry) -> Option<Vec<u8>> {
         if !self.canonical() {
-            let min = usize::from(self.termios.cc[cc::VMIN]);
-            if min == 0 && self.raw.is_empty() && self.termios.cc[cc::VTIME] == 0 {
-                return Some(Vec::new());
-            }
             // A reader that wants less than VMIN is served as soon as it can have all it wants.
-            if self.raw.is_empty() || self.raw.len() < min.min(max) {
+            let enough = match hurry {
+                Hurry::None => self.min().min(max).max(1),
+                Hurry::Some => 1,
+                Hurry::Over => 0,
+            };
+            let over = self.min() == 0 && self.time() == 0;
+            if self.raw.len() < enough && !over {
                 return None;
             }
             let n = self.raw.len().min(max);
@@ -452,27 +488,27 @@ mod tests {
     fn a_line_is_edited_and_echoed() {
         let mut l = LineDiscipline::new();
         type_in(&mut l, b"heyy\x7f\r");
-        assert_eq!(l.read(100), Some(b"hey\n".to_vec()));
+        assert_eq!(l.read(100, Hurry::None), Some(b"hey\n".to_vec()));
         assert_eq!(out(&mut l), b"heyy\x08 \x08\r\n");
-        assert_eq!(l.read(100), None);
+        assert_eq!(l.read(100, Hurry::None), None);
     }
 
     #[test]
     fn eof_alone_reads_as_nothing_once() {
         let mut l = LineDiscipline::new();
         type_in(&mut l, b"\x04ab\x04");
-        assert_eq!(l.read(10), Some(vec![]));
-        assert_eq!(l.read(10), Some(b"ab".to_vec()));
-        assert_eq!(l.read(10), None);
+        assert_eq!(l.read(10, Hurry::None), Some(vec![]));
+        assert_eq!(l.read(10, Hurry::None), Some(b"ab".to_vec()));
+        assert_eq!(l.read(10, Hurry::None), None);
     }
 
     #[test]
     fn a_long_line_is_read_in_pieces() {
         let mut l = LineDiscipline::new();
         type_in(&mut l, b"abcdef\nx\n");
-        assert_eq!(l.read(4), Some(b"abcd".to_vec()));
-        assert_eq!(l.read(4), Some(b"ef\n".to_vec()));
-        assert_eq!(l.read(4), Some(b"x\n".to_vec()));
+        assert_eq!(l.read(4, Hurry::None), Some(b"abcd".to_vec()));
+        assert_eq!(l.read(4, Hurry::None), Some(b"ef\n".to_vec()));
+        assert_eq!(l.read(4, Hurry::None), Some(b"x\n".to_vec()));
     }
 
     #[test]
@@ -480,7 +516,7 @@ mod tests {
         let mut l = LineDiscipline::new();
         assert_eq!(type_in(&mut l, b"ab\x03").last(), Some(&Some(libc::SIGINT)));
         type_in(&mut l, b"c\n");
-        assert_eq!(l.read(10), Some(b"c\n".to_vec()));
+        assert_eq!(l.read(10, Hurry::None), Some(b"c\n".to_vec()));
     }
 
     #[test]
@@ -491,13 +527,18 @@ mod tests {
         t.lflag &= !(tty::ICANON | tty::ECHO);
         l.set_termios(t);
         type_in(&mut l, b"c\r");
-        assert_eq!(l.read(10), Some(b"abc\n".to_vec()));
+        assert_eq!(l.read(10, Hurry::None), Some(b"abc\n".to_vec()));
         t.cc[cc::VMIN] = 3;
         l.set_termios(t);
         type_in(&mut l, b"xy");
         assert!(!l.readable());
-        assert_eq!(l.read(10), None);
-        assert_eq!(l.read(2), Some(b"xy".to_vec()));
+        assert_eq!(l.read(10, Hurry::None), None);
+        assert_eq!(l.read(2, Hurry::None), Some(b"xy".to_vec()));
+        type_in(&mut l, b"z");
+        assert_eq!(l.read_timer(), Some(ReadTimer { after: None, seen: 1 }));
+        assert_eq!(l.read(10, Hurry::Some), Some(b"z".to_vec()));
+        assert_eq!(l.read(10, Hurry::Some), None);
+        assert_eq!(l.read(10, Hurry::Over), Some(vec![]));
     }
 
     #[test]
@@ -515,6 +556,6 @@ mod tests {
             l.output.clear();
         }
         l.receive(b'\n');
-        assert_eq!(l.read(10_000).map(|v| v.len()), Some(INPUT_MAX));
+        assert_eq!(l.read(10_000, Hurry::None).map(|v| v.len()), Some(INPUT_MAX));
     }
 }

@@ -10,12 +10,12 @@ use quicksand_abi::{Errno, UserAddr};
 
 use super::devpts::DevPts;
 use super::job::{self, Terminal};
-use super::ldisc::{Effects, LineDiscipline};
+use super::ldisc::{Effects, Hurry, LineDiscipline};
 use crate::kernel::Kernel;
 use crate::sync::{Events, Level, Mutex, WaitQueue};
-use crate::syscalls::SyscallResult;
+use crate::syscalls::{SyscallResult, WakeReason};
 use crate::task::{CurrentTask, PidNamespace};
-use crate::vfs::{DeviceId, FileOps, IoDst, IoSrc, OpenFile, OpenFlags};
+use crate::vfs::{DeviceId, FileOps, IoDst, IoSrc, OpenFile, OpenFlags, ReadTimer};
 
 /// UNIX98_PTY_SLAVE_MAJOR.
 pub(super) const SLAVE_MAJOR: u32 = 136;
@@ -287,6 +287,9 @@ impl Drop for Master {
 
 impl FileOps for Master {
     fn read(&self, _: &OpenFile, _: &CurrentTask, dst: &mut IoDst<'_>, _: u64) -> Result<usize, Errno> {
+        if dst.remaining() == 0 {
+            return Ok(0);
+        }
         let mut state = self.pty.state.lock();
         if state.packet && state.packet_status != 0 {
             let status = std::mem::take(&mut state.packet_status);
@@ -346,6 +349,9 @@ impl FileOps for Master {
     }
 
     fn is_stream(&self) -> bool {
+        true
+    }
+    fn can_splice(&self, _: bool) -> bool {
         true
     }
 
@@ -433,14 +439,23 @@ impl Drop for Slave {
 }
 
 impl FileOps for Slave {
-    fn read(&self, _: &OpenFile, task: &CurrentTask, dst: &mut IoDst<'_>, _: u64) -> Result<usize, Errno> {
+    fn read(&self, file: &OpenFile, task: &CurrentTask, dst: &mut IoDst<'_>, _: u64) -> Result<usize, Errno> {
         if self.pty.state.lock().hung_up {
             return Ok(0);
         }
         job::check_background(self.pty.id, task, libc::SIGTTIN)?;
+        if dst.remaining() == 0 {
+            return Ok(0);
+        }
+        let hurry = match task.wake_reason() {
+            WakeReason::Timeout => Hurry::Over,
+            WakeReason::Interrupted => Hurry::Some,
+            _ if file.is_nonblocking() => Hurry::Some,
+            _ => Hurry::None,
+        };
         let bytes = {
             let mut state = self.pty.state.lock();
-            match state.ldisc.read(dst.remaining()) {
+            match state.ldisc.read(dst.remaining(), hurry) {
                 Some(bytes) => bytes,
                 None if state.hung_up => return Ok(0),
                 None => return Err(Errno::EAGAIN),
@@ -481,7 +496,14 @@ impl FileOps for Slave {
         if written == 0 && src.remaining() > 0 { Err(Errno::EAGAIN) } else { Ok(written) }
     }
 
+    fn read_timer(&self, _: &OpenFile) -> Option<ReadTimer> {
+        self.pty.state.lock().ldisc.read_timer()
+    }
+
     fn is_stream(&self) -> bool {
+        true
+    }
+    fn can_splice(&self, _: bool) -> bool {
         true
     }
 

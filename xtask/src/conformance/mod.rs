@@ -9,7 +9,7 @@ mod known;
 mod program;
 mod verdict;
 
-pub(crate) use known::Known;
+pub(crate) use known::{Known, Reasons};
 pub(crate) use program::{ENVIRONMENT, Outcome, Program};
 pub(crate) use verdict::Verdict;
 

@@ -1,6 +1,7 @@
 //! Comparing the host's answer with the sandbox's, check by check, and showing what differs.
 
 use super::Outcome;
+use super::known::{END, Reasons, means};
 use crate::report::Tally;
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -18,63 +19,44 @@ pub(crate) struct Verdict {
 }
 
 impl Verdict {
-    /// Compares two outcomes. `known` maps check names to reasons; the empty name stands for the whole program.
-    pub(crate) fn new(
-        host: &Outcome,
-        sandbox: &Outcome,
-        known: &BTreeMap<String, String>,
-        stderr: &str,
-    ) -> Self {
+    /// Compares two outcomes. What is known to differ is taken out on both sides and counted apart; the rest must agree.
+    pub(crate) fn new(host: &Outcome, sandbox: &Outcome, known: &Reasons, stderr: &str) -> Self {
         let (host_text, sandbox_text) =
             (String::from_utf8_lossy(&host.stdout), String::from_utf8_lossy(&sandbox.stdout));
-        let (host_lines, mut sandbox_lines): (Vec<&str>, Vec<&str>) =
+        let (mut ours, mut theirs): (Vec<&str>, Vec<&str>) =
             (host_text.lines().collect(), sandbox_text.lines().collect());
-        if host == sandbox {
-            let mut verdict = Self {
-                tally: Tally { passed: host_lines.len().max(1), ..Tally::default() },
-                text: String::new(),
-            };
-            for check in known.keys() {
-                verdict.stale(check);
-            }
-            return verdict;
-        }
-        if let Some(reason) = known.get("") {
-            let tally = Tally { skipped: host_lines.len().max(1), ..Tally::default() };
-            return Self { tally, text: format!("  known difference: {reason}\n") };
-        }
-
+        let mut ends_differ = host.code != sandbox.code;
         let mut verdict = Self::default();
-        // Known checks are judged alone and then taken for equal, so that the rest is compared as usual.
-        for (check, reason) in known {
-            let line_of = |lines: &[&str]| lines.iter().position(|line| name_of(line) == check);
-            let (ours, theirs) = (line_of(&host_lines), line_of(&sandbox_lines));
-            match (ours, theirs) {
-                (Some(ours), Some(theirs)) if host_lines[ours] != sandbox_lines[theirs] => {
-                    let _infallible = writeln!(
-                        verdict.text,
-                        "  known difference: {reason}\n  - {}\n  + {}",
-                        host_lines[ours], sandbox_lines[theirs]
-                    );
-                    verdict.tally.skipped += 1;
-                    sandbox_lines[theirs] = host_lines[ours];
-                }
-                (Some(_), Some(_)) => verdict.stale(check),
-                // A missing line is shown with the rest.
-                _ => {}
+        let mut reasons: BTreeMap<&str, usize> = BTreeMap::new();
+        for (pattern, reason, must_differ) in known.iter() {
+            let count = if pattern == END {
+                usize::from(std::mem::take(&mut ends_differ))
+            } else {
+                take_out(pattern, &mut ours, &mut theirs)
+            };
+            if count == 0 && must_differ {
+                let _infallible = writeln!(verdict.text, "  {pattern} agrees now: take it out of KNOWN.toml");
+                verdict.tally.failed += 1;
             }
+            verdict.tally.skipped += count;
+            *reasons.entry(reason).or_default() += count;
         }
-        let agreeing = common(&host_lines, &sandbox_lines);
-        verdict.tally.passed += agreeing.saturating_sub(verdict.tally.skipped);
-        let missing = host_lines.len().max(sandbox_lines.len()).saturating_sub(agreeing);
-        if missing > 0 || host.code != sandbox.code {
+        for (reason, count) in reasons.iter().filter(|(_, count)| **count > 0) {
+            let _infallible = writeln!(verdict.text, "  known difference ({count}): {reason}");
+        }
+        let agreeing = common(&ours, &theirs);
+        // A program that prints nothing is judged by how it ends.
+        let silent = host.stdout.is_empty() && sandbox.stdout.is_empty() && host.code == sandbox.code;
+        verdict.tally.passed += agreeing + usize::from(silent);
+        let missing = ours.len().max(theirs.len()).saturating_sub(agreeing);
+        if missing > 0 || ends_differ {
             verdict.tally.failed += missing.max(1);
-            if host.code != sandbox.code {
+            if ends_differ {
                 let _infallible =
                     writeln!(verdict.text, "  host: {}   sandbox: {}", ended(host.code), ended(sandbox.code));
             }
             if missing > 0 {
-                verdict.text.push_str(&difference(&host_lines, &sandbox_lines));
+                verdict.text.push_str(&difference(&ours, &theirs));
             }
             let tail: Vec<&str> = stderr.lines().rev().take(8).collect();
             for line in tail.iter().rev() {
@@ -88,12 +70,28 @@ impl Verdict {
     pub(crate) fn broken(reason: &str) -> Self {
         Self { tally: Tally::failed(), text: format!("  {reason}\n") }
     }
+}
 
-    fn stale(&mut self, check: &str) {
-        let what = if check.is_empty() { "the program" } else { check };
-        let _infallible = writeln!(self.text, "  {what} agrees now: take it out of KNOWN.toml");
-        self.tally.failed += 1;
-    }
+/// Takes the lines that the pattern means, and that the other side does not have, out of both. Returns how many checks
+/// those are.
+fn take_out<'a>(pattern: &str, host: &mut Vec<&'a str>, sandbox: &mut Vec<&'a str>) -> usize {
+    let others = |lines: &[&str], other: &[&str]| {
+        let mut counts = counts(other);
+        let is_known = |line: &&str| {
+            let shared =
+                counts.get_mut(*line).is_some_and(|count| count.checked_sub(1).map(|n| *count = n).is_some());
+            !shared && means(pattern, name_of(line))
+        };
+        lines.iter().map(is_known).collect::<Vec<bool>>()
+    };
+    let known = [others(host, sandbox), others(sandbox, host)];
+    let keep = |lines: &mut Vec<_>, known: &[bool]| {
+        let mut known = known.iter();
+        lines.retain(|_| !known.next().copied().unwrap_or_default());
+    };
+    keep(host, &known[0]);
+    keep(sandbox, &known[1]);
+    known.iter().map(|known| known.iter().filter(|known| **known).count()).max().unwrap_or_default()
 }
 
 /// `name: value`
@@ -105,12 +103,17 @@ fn ended(code: Option<i32>) -> String {
     code.map_or("did not end in time".to_owned(), |code| format!("exit {code}"))
 }
 
+fn counts<'a>(lines: &[&'a str]) -> BTreeMap<&'a str, usize> {
+    let mut counts = BTreeMap::new();
+    for line in lines {
+        *counts.entry(*line).or_default() += 1;
+    }
+    counts
+}
+
 /// How many lines both have, wherever they stand (processes may interleave, but a check's name is its own).
 fn common(host: &[&str], sandbox: &[&str]) -> usize {
-    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-    for line in sandbox {
-        *counts.entry(line).or_default() += 1;
-    }
+    let mut counts = counts(sandbox);
     let mut found = 0;
     for line in host {
         if let Some(count) = counts.get_mut(line).filter(|count| **count > 0) {
@@ -157,40 +160,41 @@ mod tests {
         Outcome { code: Some(code), stdout: stdout.as_bytes().to_vec() }
     }
 
-    fn known(entries: &[(&str, &str)]) -> BTreeMap<String, String> {
-        entries.iter().map(|&(check, reason)| (check.to_owned(), reason.to_owned())).collect()
-    }
-
     #[test]
     fn equal_answers_are_counted_by_line_and_say_nothing() {
-        let verdict =
-            Verdict::new(&outcome(0, "a: 1\nb: 2\n"), &outcome(0, "a: 1\nb: 2\n"), &known(&[]), "noise");
+        let verdict = Verdict::new(
+            &outcome(0, "a: 1\nb: 2\n"),
+            &outcome(0, "a: 1\nb: 2\n"),
+            &Reasons::default(),
+            "noise",
+        );
         assert_eq!(verdict, Verdict { tally: Tally { passed: 2, ..Tally::default() }, text: String::new() });
     }
 
     #[test]
     fn only_what_differs_is_shown() {
-        let verdict = Verdict::new(&outcome(0, "a\nb\nc\n"), &outcome(1, "a\nx\nc\n"), &known(&[]), "oops");
+        let verdict =
+            Verdict::new(&outcome(0, "a\nb\nc\n"), &outcome(1, "a\nx\nc\n"), &Reasons::default(), "oops");
         assert_eq!(verdict.tally, Tally { passed: 2, failed: 1, skipped: 0 });
         assert_eq!(verdict.text, "  host: exit 0   sandbox: exit 1\n  - b\n  + x\n  stderr: oops\n");
     }
 
     #[test]
     fn a_missing_end_is_a_failure() {
-        let verdict = Verdict::new(&outcome(0, "a\nb\n"), &outcome(0, "a\n"), &known(&[]), "");
+        let verdict = Verdict::new(&outcome(0, "a\nb\n"), &outcome(0, "a\n"), &Reasons::default(), "");
         assert_eq!((verdict.tally.passed, verdict.tally.failed), (1, 1));
         assert_eq!(verdict.text, "  - b\n");
     }
 
     #[test]
     fn the_exit_status_alone_is_a_failure() {
-        let verdict = Verdict::new(&outcome(0, "a\n"), &outcome(137, "a\n"), &known(&[]), "");
+        let verdict = Verdict::new(&outcome(0, "a\n"), &outcome(137, "a\n"), &Reasons::default(), "");
         assert_eq!((verdict.tally.passed, verdict.tally.failed), (1, 1));
     }
 
     #[test]
     fn a_known_check_counts_apart_and_hides_nothing_else() {
-        let reasons = known(&[("b", "why")]);
+        let reasons = Reasons::from([("b", "why")]);
         let verdict = Verdict::new(&outcome(0, "a: 1\nb: 2\n"), &outcome(0, "a: 1\nb: 3\n"), &reasons, "");
         assert_eq!(verdict.tally, Tally { passed: 1, failed: 0, skipped: 1 });
         let verdict = Verdict::new(&outcome(0, "a: 1\nb: 2\n"), &outcome(0, "a: 9\nb: 3\n"), &reasons, "");
@@ -199,7 +203,40 @@ mod tests {
 
     #[test]
     fn a_known_check_that_agrees_is_a_failure() {
-        let verdict = Verdict::new(&outcome(0, "b: 2\n"), &outcome(0, "b: 2\n"), &known(&[("b", "why")]), "");
+        let verdict =
+            Verdict::new(&outcome(0, "b: 2\n"), &outcome(0, "b: 2\n"), &Reasons::from([("b", "why")]), "");
         assert_eq!(verdict.tally.failed, 1);
+    }
+
+    #[test]
+    fn a_pattern_takes_every_check_it_means_but_must_differ() {
+        let (host, guest) = (outcome(0, "a.x: 1\na.y: 2\nc: 3\n"), outcome(0, "a.x: 7\na.y: 2\nc: 3\n"));
+        let verdict = Verdict::new(&host, &guest, &Reasons::from([("a.*", "why")]), "");
+        assert_eq!(verdict.tally, Tally { passed: 2, failed: 0, skipped: 1 });
+        let reasons = Reasons::from([("a.*", "why"), ("c", "why"), ("gone", "why")]);
+        assert_eq!(
+            Verdict::new(&host, &guest, &reasons, "").tally,
+            Tally { passed: 2, failed: 2, skipped: 1 }
+        );
+    }
+
+    #[test]
+    fn a_known_end_hides_neither_lines_nor_an_end_that_agrees() {
+        let reasons = Reasons::from([("(end)", "hangs"), ("b", "hangs")]);
+        let host = outcome(0, "a: 1\nb: 2\n");
+        let hung = Outcome { code: None, stdout: b"a: 1\n".to_vec() };
+        assert_eq!(
+            Verdict::new(&host, &hung, &reasons, "").tally,
+            Tally { passed: 1, failed: 0, skipped: 2 }
+        );
+        let hung = Outcome { code: None, stdout: Vec::new() };
+        assert_eq!(
+            Verdict::new(&host, &hung, &reasons, "").tally,
+            Tally { passed: 0, failed: 1, skipped: 2 }
+        );
+        assert_eq!(
+            Verdict::new(&host, &host, &reasons, "").tally,
+            Tally { passed: 2, failed: 2, skipped: 0 }
+        );
     }
 }

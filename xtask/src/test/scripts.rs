@@ -3,11 +3,10 @@
 //! `tests/workloads/shell/*.sh` run under bash with the tools people use: coreutils, grep, sed, awk, tar, find, xargs,
 //! git and gcc. Each prints one line per thing it tries, and both sides must print the same.
 
-use crate::conformance::{self, Outcome, Sandbox, Verdict};
+use crate::conformance::{self, Outcome, Reasons, Sandbox, Verdict};
 use crate::report::{Table, Tally};
 use crate::setup;
 use anyhow::{Context, Result};
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -72,5 +71,5 @@ fn compare(script: &Script, sandbox: &Sandbox, out: &Path) -> Result<Verdict> {
     let mut guest = sandbox.command(Path::new(program));
     guest.args(args);
     let got = conformance::in_fresh_folder(&mut guest, &name, LIMIT, &out.join("sandbox"))?;
-    Ok(Verdict::new(&Outcome::of(&host), &Outcome::of(&got), &BTreeMap::new(), &got.stderr_text()))
+    Ok(Verdict::new(&Outcome::of(&host), &Outcome::of(&got), &Reasons::default(), &got.stderr_text()))
 }

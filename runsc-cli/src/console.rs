@@ -2,7 +2,7 @@
 
 use std::io::IoSlice;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::net::{
@@ -21,13 +21,15 @@ pub struct Pty {
     pub slave: OwnedFd,
 }
 
+const NONBLOCK: u32 = rustix::fs::OFlags::NONBLOCK.bits();
+
 impl Pty {
     pub fn open(size: Option<ConsoleSize>) -> Result<Pty> {
         let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
         let master = rustix::pty::openpt(flags).context("opening a terminal")?;
         rustix::pty::unlockpt(&master).context("unlocking the terminal")?;
-        let slave =
-            rustix::pty::ioctl_tiocgptpeer(&master, flags).context("opening the terminal's other end")?;
+        // Nobody but the Sentry has this end, and it never waits on the host.
+        let slave = rustix::pty::ioctl_tiocgptpeer(&master, flags | OpenptFlags::from_bits_retain(NONBLOCK)).context("opening the terminal's other end")?;
         if let Some(size) = size.filter(|s| s.height != 0 && s.width != 0) {
             let size = Winsize { ws_row: size.height, ws_col: size.width, ws_xpixel: 0, ws_ypixel: 0 };
             rustix::termios::tcsetwinsize(&slave, size).context("setting the terminal's size")?;
@@ -82,6 +84,19 @@ impl Drop for RawMode {
         // The terminal may have gone away.
         let _ = rustix::termios::tcsetattr(&self.terminal, OptionalActions::Drain, &self.before);
     }
+}
+
+/// A terminal, opened once more without waiting: its open file may be shared with programs that rely on waiting. `None` where
+/// it is no terminal, or cannot be opened.
+pub fn reopen(terminal: BorrowedFd<'_>) -> Option<OwnedFd> {
+    use rustix::fs::{OFlags, fcntl_getfl};
+    if !is_terminal(terminal) {
+        return None;
+    }
+    let mode = fcntl_getfl(terminal).ok()? & (OFlags::RWMODE | OFlags::APPEND);
+    let path = format!("/proc/self/fd/{}", terminal.as_raw_fd());
+    let flags = mode | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    rustix::fs::open(path, flags, rustix::fs::Mode::empty()).ok()
 }
 
 /// Gives `to` the window size of `from`.

@@ -59,7 +59,14 @@ fn spec(args: &DoArgs, terminal: bool) -> Result<Spec> {
         }
     };
     let cwd = cwd.to_str().ok_or_else(|| Error::new("the working directory is not UTF-8"))?;
-    let mut env: Vec<String> = std::env::vars().map(|(name, value)| format!("{name}={value}")).collect();
+    let mut env = Vec::new();
+    for (name, value) in std::env::vars_os() {
+        match (name.to_str(), value.to_str()) {
+            (Some(name), Some(value)) => env.push(format!("{name}={value}")),
+            // A specification is text.
+            _ => tracing::warn!("the environment variable {} is not UTF-8: left out", name.display()),
+        }
+    }
     for var in &args.env {
         let name = var.split('=').next().unwrap_or_default();
         env.retain(|v| v.split('=').next() != Some(name));
@@ -69,6 +76,7 @@ fn spec(args: &DoArgs, terminal: bool) -> Result<Spec> {
         Some(user) => parse_user(user)?,
         None => User::default(),
     };
+    let user = User { umask: Some(own_umask()), ..user };
     let all: Vec<String> = crate::spec::CAPABILITIES.iter().map(|c| format!("CAP_{c}")).collect();
     let caps = Capabilities {
         bounding: all.clone(),
@@ -83,6 +91,7 @@ fn spec(args: &DoArgs, terminal: bool) -> Result<Spec> {
         cwd: cwd.to_owned(),
         user,
         capabilities: Some(caps),
+        own_environment: true,
         ..Process::default()
     });
     // Memory of its own over the places that everybody writes to comes from the overlay: nothing to mount but the
@@ -96,6 +105,13 @@ fn spec(args: &DoArgs, terminal: bool) -> Result<Spec> {
     spec.linux.masked_paths.clear();
     spec.linux.readonly_paths.clear();
     Ok(spec)
+}
+
+fn own_umask() -> u32 {
+    // There is no other way to ask, and no other thread yet.
+    let mask = rustix::process::umask(rustix::fs::Mode::empty());
+    rustix::process::umask(mask);
+    mask.bits()
 }
 
 /// `UID[:GID]`.

@@ -1,6 +1,6 @@
 //! The standard streams that a program in a sandbox gets.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use crate::console::{self, Pty};
@@ -20,7 +20,10 @@ pub struct Streams {
 
 /// Our own streams.
 pub fn inherited() -> Result<Streams> {
-    let copy = |fd: std::os::fd::BorrowedFd<'_>| fd.try_clone_to_owned().context("standard streams");
+    let copy = |fd: BorrowedFd<'_>| match console::reopen(fd) {
+        Some(terminal) => Ok(terminal),
+        None => fd.try_clone_to_owned().context("standard streams"),
+    };
     let (i, o, e) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
     let stdio = [copy(i.as_fd())?, copy(o.as_fd())?, copy(e.as_fd())?];
     Ok(Streams { stdio, terminal: false, master: None })

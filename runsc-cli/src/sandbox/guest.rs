@@ -366,7 +366,7 @@ fn process_config(
     terminal: bool,
 ) -> ProcessConfig {
     let mut envp: Vec<Vec<u8>> = process.env.iter().map(|s| s.clone().into_bytes()).collect();
-    if !envp.iter().any(|var| var.starts_with(b"HOME=")) {
+    if !process.own_environment && !envp.iter().any(|var| var.starts_with(b"HOME=")) {
         // As runc does.
         envp.push(format!("HOME={}", crate::passwd::home(passwd, process.user.uid)).into_bytes());
     }

@@ -48,6 +48,9 @@ pub struct Process {
     pub rlimits: Vec<Rlimit>,
     pub no_new_privileges: bool,
     pub oom_score_adj: Option<i32>,
+    /// Not of the specification: the environment is whole, and HOME is not added to it (`do`).
+    #[serde(skip)]
+    pub own_environment: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize)]

@@ -225,6 +225,15 @@ pub struct ReadTimer {
     pub seen: u64,
 }
 
+impl ReadTimer {
+    /// By VMIN, and VTIME in tenths of a second: with VMIN the time runs between bytes, from the first one on; without, from
+    /// the start.
+    pub fn new(min: u8, tenths: u8, seen: u64) -> ReadTimer {
+        let runs = min == 0 || (tenths > 0 && seen > 0);
+        ReadTimer { after: runs.then(|| std::time::Duration::from_millis(u64::from(tenths) * 100)), seen }
+    }
+}
+
 /// What [`FileOps::seek`] does where a file system does not say: a file without holes.
 pub fn default_seek(file: &OpenFile, from: SeekFrom) -> Result<u64, Errno> {
     if file.ops.is_stream() {

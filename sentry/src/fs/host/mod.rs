@@ -43,7 +43,7 @@ pub fn import(kernel: &Arc<Kernel>, fd: OwnedFd) -> Result<Arc<OpenFile>, Errno>
     let is_tty = kind == FileKind::CharDevice && rustix::termios::isatty(&fd);
     let shared = Arc::new(Shared::new(fd, kind));
     let device = DeviceId::new(stat.rdev_major, stat.rdev_minor);
-    let terminal = is_tty.then(|| HostTerminal::new(shared.clone(), device, kernel));
+    let terminal = is_tty.then(|| HostTerminal::of(&shared, device, kernel));
     let position = match kind {
         FileKind::Regular | FileKind::BlockDevice => rustix::fs::tell(&shared.fd).unwrap_or(0),
         _ => 0,
@@ -75,9 +75,9 @@ pub fn import_terminal(
     owner: (u32, u32),
 ) -> Result<Arc<OpenFile>, Errno> {
     let shared = Arc::new(Shared::new(fd, FileKind::CharDevice));
-    let terminal = HostTerminal::new(shared, DeviceId::default(), kernel);
+    let terminal = HostTerminal::new(shared.clone(), DeviceId::default(), kernel);
     let (index, inode) = devpts.adopt(&terminal, owner, kernel.clocks.realtime())?;
-    let ops = Box::new(HostTty::new(terminal));
+    let ops = Box::new(HostTty::new(terminal, shared));
     Ok(OpenFile::new_anonymous(inode, &format!("/dev/pts/{index}"), ops, OpenFlags::RDWR))
 }
 
@@ -87,7 +87,7 @@ fn open_shared(
     position: u64,
 ) -> Box<dyn FileOps> {
     match terminal {
-        Some(terminal) => Box::new(HostTty::new(terminal.clone())),
+        Some(terminal) => Box::new(HostTty::new(terminal.clone(), shared.clone())),
         None => Box::new(HostFile::new(shared.clone(), position)),
     }
 }

@@ -6,10 +6,12 @@
 
 use std::fmt;
 use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
-use quicksand_abi::tty::{self, Termios, Termios2, Winsize, ioctl as cmd};
+use quicksand_abi::tty::{self, Termio, Termios, Termios2, Winsize, cc, ioctl as cmd};
 use quicksand_abi::{Errno, UserAddr};
+use quicksand_gofer::hostfs;
 use quicksand_host::tty as host;
 
 use super::Shared;
@@ -18,11 +20,13 @@ use crate::fs::ioctl::put_int;
 use crate::fs::pseudo;
 use crate::fs::tty::devpts::DevPts;
 use crate::fs::tty::job::{self, Terminal};
+use crate::fs::tty::{Hurry, merge_termio, to_termio};
 use crate::kernel::Kernel;
 use crate::sync::{Events, Level, Mutex, WaitQueue};
 use crate::syscalls::SyscallResult;
 use crate::task::CurrentTask;
-use crate::vfs::{Attr, DeviceId, FileOps, Inode, InodeOps, IoDst, IoSrc, OpenFile, OpenFlags, SetAttr};
+use crate::task::credentials::Caps;
+use crate::vfs::{Attr, DeviceId, FileOps, Inode, InodeOps, IoDst, IoSrc, OpenFile, OpenFlags, ReadTimer, SetAttr};
 
 /// A terminal of the host, as sessions know it.
 pub struct HostTerminal {
@@ -31,10 +35,17 @@ pub struct HostTerminal {
     device: DeviceId,
     /// Its name in a devpts, where it has one.
     name: OnceLock<(Weak<DevPts>, u32)>,
+    /// TIOCEXCL.
+    exclusive: AtomicBool,
     kernel: Weak<Kernel>,
 }
 
 impl HostTerminal {
+    /// The terminal that is `device` on the host: all descriptors of it that were handed in are one to sessions.
+    pub(super) fn of(shared: &Arc<Shared>, device: DeviceId, kernel: &Arc<Kernel>) -> Arc<HostTerminal> {
+        let known = kernel.terminals.find(|t: &HostTerminal| t.name.get().is_none() && t.device == device);
+        known.unwrap_or_else(|| HostTerminal::new(shared.clone(), device, kernel))
+    }
     pub(super) fn new(shared: Arc<Shared>, device: DeviceId, kernel: &Arc<Kernel>) -> Arc<HostTerminal> {
         let id = kernel.terminals.allocate();
         let terminal = Arc::new(HostTerminal {
@@ -42,6 +53,7 @@ impl HostTerminal {
             shared,
             device,
             name: OnceLock::new(),
+            exclusive: AtomicBool::new(false),
             kernel: Arc::downgrade(kernel),
         });
         let registered: Arc<dyn Terminal> = terminal.clone();
@@ -60,8 +72,12 @@ impl Terminal for HostTerminal {
         self.id
     }
     fn reopen(self: Arc<Self>, flags: OpenFlags, task: &CurrentTask) -> Result<Box<dyn FileOps>, Errno> {
+        if self.exclusive.load(Ordering::Relaxed) && !task.creds().has(Caps::SYS_ADMIN) {
+            return Err(Errno::EBUSY);
+        }
         job::opened(self.id, flags, task);
-        Ok(Box::new(HostTty::new(self)))
+        let shared = self.shared.clone();
+        Ok(Box::new(HostTty::new(self, shared)))
     }
     fn device(&self) -> DeviceId {
         // UNIX98_PTY_SLAVE_MAJOR.
@@ -121,18 +137,20 @@ impl InodeOps for HostSlave {
 #[derive(Debug)]
 pub struct HostTty {
     terminal: Arc<HostTerminal>,
+    /// The descriptor that was handed in.
+    shared: Arc<Shared>,
 }
 
 impl HostTty {
-    pub(super) fn new(terminal: Arc<HostTerminal>) -> HostTty {
-        HostTty { terminal }
+    pub(super) fn new(terminal: Arc<HostTerminal>, shared: Arc<Shared>) -> HostTty {
+        HostTty { terminal, shared }
     }
     /// The terminal's number in the sandbox.
     pub fn terminal_id(&self) -> u64 {
         self.terminal.id
     }
     fn shared(&self) -> &Shared {
-        &self.terminal.shared
+        &self.shared
     }
     fn put(&self, task: &CurrentTask, src: &mut IoSrc<'_>) -> Result<usize, Errno> {
         // Asked only where it matters: nobody sets TOSTOP.
@@ -146,12 +164,48 @@ impl HostTty {
         let foreground = pids.foreground_pgrp(self.terminal.id);
         foreground != 0 && foreground != pids.pgid(task.group())
     }
+    /// In non-canonical mode: the settings, and how many bytes of input there are.
+    fn raw_input(&self) -> Option<(Termios, usize)> {
+        let settings = host::termios(self.shared.fd.as_fd()).ok()?;
+        let there = rustix::io::ioctl_fionread(&*self.shared.fd).ok()?;
+        (settings.lflag & tty::ICANON == 0).then(|| (settings, usize::try_from(there).unwrap_or(usize::MAX)))
+    }
 }
 
 impl FileOps for HostTty {
-    fn read(&self, _: &OpenFile, task: &CurrentTask, dst: &mut IoDst<'_>, _: u64) -> Result<usize, Errno> {
+    fn read(&self, file: &OpenFile, task: &CurrentTask, dst: &mut IoDst<'_>, _: u64) -> Result<usize, Errno> {
         job::check_background(self.terminal.id, task, libc::SIGTTIN)?;
+        if dst.remaining() == 0 {
+            return Ok(0);
+        }
+        let ready = self.shared.ready();
+        // The host's line discipline is asked for what it has, no more: so it does not wait, whatever VMIN and VTIME say.
+        // That wait is ours. A terminal that has been hung up has no settings, and says so to a reader.
+        if let Some((settings, there)) = self.raw_input()
+            && !ready.contains(Events::HUP)
+        {
+            let (min, time) = (usize::from(settings.cc[cc::VMIN]), settings.cc[cc::VTIME]);
+            if there == 0 && min == 0 && time == 0 {
+                return Ok(0);
+            }
+            if there < Hurry::of(task, file).enough(min, dst.remaining()) {
+                return Err(Errno::EAGAIN);
+            }
+            if there == 0 {
+                return Ok(0);
+            }
+            let mut buffer = vec![0u8; dst.remaining().min(there).min(4096)];
+            let got = rustix::io::read(&*self.shared.fd, &mut buffer[..]).map_err(hostfs::errno)?;
+            return dst.put(&buffer[..got]);
+        }
         read_stream(self.shared(), dst)
+    }
+    fn read_timer(&self, _: &OpenFile) -> Option<ReadTimer> {
+        let (settings, there) = self.raw_input()?;
+        Some(ReadTimer::new(settings.cc[cc::VMIN], settings.cc[cc::VTIME], there as u64))
+    }
+    fn can_splice(&self, _: bool) -> bool {
+        true
     }
     fn write(&self, _: &OpenFile, task: &CurrentTask, src: &mut IoSrc<'_>, _: u64) -> Result<usize, Errno> {
         self.put(task, src)
@@ -173,7 +227,7 @@ impl FileOps for HostTty {
         if let Some(result) = job::ioctl(self.terminal.id, task, command, arg) {
             return result;
         }
-        if CHANGES.contains(&command) {
+        if job::CHANGES.contains(&command) {
             job::check_change(self.terminal.id, task)?;
         }
         let fd = self.shared().fd.as_fd();
@@ -190,13 +244,32 @@ impl FileOps for HostTty {
                 let value: Termios2 = task.read_object(at)?;
                 host::set_termios2(fd, when(command), &value)?;
             }
+            cmd::TCGETA => task.write_object(at, &to_termio(&host::termios(fd)?))?,
+            cmd::TCSETA | cmd::TCSETAW | cmd::TCSETAF => {
+                let value: Termio = task.read_object(at)?;
+                host::set_termios(fd, when(command), &merge_termio(host::termios(fd)?, &value))?;
+            }
+            cmd::TIOCEXCL => self.terminal.exclusive.store(true, Ordering::Relaxed),
+            cmd::TIOCNXCL => self.terminal.exclusive.store(false, Ordering::Relaxed),
+            cmd::TIOCGEXCL => {
+                return put_int(task, arg, usize::from(self.terminal.exclusive.load(Ordering::Relaxed)));
+            }
+            cmd::TIOCGETD => return put_int(task, arg, 0),
+            cmd::TIOCSETD => {
+                let line: i32 = task.read_object(at)?;
+                if line != 0 {
+                    return Err(Errno::EINVAL.into());
+                }
+            }
+            // As with dev.tty.legacy_tiocsti=0: nobody types for the user.
+            cmd::TIOCSTI => return Err(Errno::EIO.into()),
             cmd::TIOCGWINSZ => task.write_object(at, &host::winsize(fd)?)?,
             cmd::TIOCSWINSZ => {
                 let value: Winsize = task.read_object(at)?;
                 host::set_winsize(fd, &value)?;
             }
             cmd::FIONREAD => {
-                let n = rustix::io::ioctl_fionread(fd).map_err(quicksand_gofer::hostfs::errno)?;
+                let n = rustix::io::ioctl_fionread(fd).map_err(hostfs::errno)?;
                 return put_int(task, arg, usize::try_from(n).unwrap_or(usize::MAX));
             }
             cmd::TIOCOUTQ => {
@@ -211,24 +284,10 @@ impl FileOps for HostTty {
     }
 }
 
-/// Calls that stop a caller in the background (`tty_check_change`).
-const CHANGES: [u32; 10] = [
-    cmd::TCSETS,
-    cmd::TCSETSW,
-    cmd::TCSETSF,
-    cmd::TCSETS2,
-    cmd::TCSETSW2,
-    cmd::TCSETSF2,
-    cmd::TCSBRK,
-    cmd::TCSBRKP,
-    cmd::TCXONC,
-    cmd::TCFLSH,
-];
-
 fn when(command: u32) -> host::When {
     match command {
-        cmd::TCSETSW | cmd::TCSETSW2 => host::When::Drain,
-        cmd::TCSETSF | cmd::TCSETSF2 => host::When::Flush,
+        cmd::TCSETSW | cmd::TCSETSW2 | cmd::TCSETAW => host::When::Drain,
+        cmd::TCSETSF | cmd::TCSETSF2 | cmd::TCSETAF => host::When::Flush,
         _ => host::When::Now,
     }
 }

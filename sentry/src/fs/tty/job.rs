@@ -4,12 +4,13 @@
 //! terminal's number. Here are the rules of ioctls, of opening, and of reading from the background; and the [`Registry`]
 //! that leads from a number back to the terminal, for `/dev/tty`.
 
+use std::any::Any;
 use std::collections::HashMap;
 use std::fmt::Debug;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
-use quicksand_abi::tty::ioctl::{TIOCGPGRP, TIOCGSID, TIOCNOTTY, TIOCSCTTY, TIOCSPGRP};
+use quicksand_abi::tty::ioctl::{self, TIOCGPGRP, TIOCGSID, TIOCNOTTY, TIOCSCTTY, TIOCSPGRP};
 use quicksand_abi::{Errno, SigInfo, UserAddr};
 
 use crate::signal;
@@ -20,7 +21,7 @@ use crate::task::{CurrentTask, PidNamespace, ThreadGroup};
 use crate::vfs::{DeviceId, FileOps, OpenFlags};
 
 /// Something that can be a controlling terminal: a pty's slave, or the host's terminal.
-pub trait Terminal: Send + Sync + Debug {
+pub trait Terminal: Any + Send + Sync + Debug {
     /// Its number in the pid namespace's tables, from [`Registry::register`].
     fn id(&self) -> u64;
     /// What another open file of the same terminal does, for `/dev/tty`.
@@ -55,6 +56,12 @@ impl Registry {
     }
     pub fn get(&self, id: u64) -> Option<Arc<dyn Terminal>> {
         self.terminals.lock().get(&id).and_then(Weak::upgrade)
+    }
+    /// The terminal of a type of its own that `is_it` recognizes.
+    pub fn find<T: Terminal>(&self, is_it: impl Fn(&T) -> bool) -> Option<Arc<T>> {
+        // Taken out of the lock: dropping the last reference to a terminal unregisters it.
+        let all: Vec<_> = self.terminals.lock().values().filter_map(Weak::upgrade).collect();
+        all.into_iter().filter_map(|t| (t as Arc<dyn Any + Send + Sync>).downcast().ok()).find(|t| is_it(t))
     }
     /// The controlling terminal of a process, and the foreground process group (-1 for none), as `/proc/PID/stat` tells.
     pub fn of_group(&self, group: &ThreadGroup) -> Option<(Arc<dyn Terminal>, i32)> {
@@ -112,6 +119,23 @@ pub fn check_background(id: u64, task: &CurrentTask, number: i32) -> Result<(), 
     signal::send_to_pgrp(pids, pgid, SigInfo::kernel(number));
     Err(Errno::EAGAIN)
 }
+
+/// Calls that stop a caller in the background: they change the terminal.
+pub const CHANGES: [u32; 13] = [
+    ioctl::TCSETS,
+    ioctl::TCSETSW,
+    ioctl::TCSETSF,
+    ioctl::TCSETS2,
+    ioctl::TCSETSW2,
+    ioctl::TCSETSF2,
+    ioctl::TCSETA,
+    ioctl::TCSETAW,
+    ioctl::TCSETAF,
+    ioctl::TCFLSH,
+    ioctl::TCXONC,
+    ioctl::TCSBRK,
+    ioctl::TCSBRKP,
+];
 
 /// As [`check_background`] for SIGTTOU, in a call that is not a read or write: waits for the stop.
 pub fn check_change(id: u64, task: &CurrentTask) -> SyscallResult {

@@ -1,18 +1,19 @@
 //! The line discipline N_TTY: what happens to bytes between a terminal's two ends (`termios(3)`, Linux's `n_tty.c`).
 //!
-//! Pure state: bytes and settings in, bytes and effects out. It knows no file, no task and no lock, so a record of it is
-//! its fields. Echo and output go through output processing into `output`, which the master reads; input that a reader
+//! Pure state: bytes and settings in, bytes and effects out. [`LineDiscipline`] knows no file, no task and no lock, so a
+//! record of it is its fields. Echo and output go through output processing into `output`, which the master reads; input that a reader
 //! may have is in `lines` (canonical) or `raw`.
 //!
 //! Invariants: `raw` is empty in canonical mode, `lines` and `edit` are empty otherwise. Buffers never exceed
 //! [`INPUT_MAX`] and [`OUTPUT_MAX`]; what does not fit is dropped on input (Linux rings the bell) and refused on output.
 
 use std::collections::VecDeque;
-use std::time::Duration;
 
 use quicksand_abi::tty::{self, Termios, cc};
 
-use crate::vfs::ReadTimer;
+use crate::syscalls::WakeReason;
+use crate::task::CurrentTask;
+use crate::vfs::{OpenFile, ReadTimer};
 
 /// N_TTY_BUF_SIZE.
 pub(super) const INPUT_MAX: usize = 4096;
@@ -39,13 +40,34 @@ struct Line {
 
 /// What a reader in non-canonical mode is content with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Hurry {
+pub(in crate::fs) enum Hurry {
     /// It waits for VMIN bytes.
     None,
     /// It takes whatever there is: it does not wait, or a signal has come.
     Some,
     /// Its time is over: nothing will do too.
     Over,
+}
+
+impl Hurry {
+    /// As the call that is being served stands.
+    pub fn of(task: &CurrentTask, file: &OpenFile) -> Hurry {
+        match task.wake_reason() {
+            WakeReason::Timeout => Hurry::Over,
+            WakeReason::Interrupted => Hurry::Some,
+            _ if file.is_nonblocking() => Hurry::Some,
+            _ => Hurry::None,
+        }
+    }
+    /// How many bytes must be there for a reader of `max`: who wants less than VMIN is served once it can have all it
+    /// wants.
+    pub fn enough(self, min: usize, max: usize) -> usize {
+        match self {
+            Hurry::None => min.min(max).max(1),
+            Hurry::Some => 1,
+            Hurry::Over => 0,
+        }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -347,13 +369,10 @@ impl LineDiscipline {
         self.termios.cc[cc::VTIME]
     }
 
-    /// In non-canonical mode: what a read waits for besides VMIN bytes. With VMIN the time runs between bytes, from the
-    /// first one on; without, from the start.
+    /// In non-canonical mode: what a read waits for besides VMIN bytes.
     pub fn read_timer(&self) -> Option<ReadTimer> {
-        let tenths = u64::from(self.time());
-        let runs = self.min() == 0 || (tenths > 0 && !self.raw.is_empty());
-        let after = runs.then(|| Duration::from_millis(tenths * 100));
-        (!self.canonical()).then_some(ReadTimer { after, seen: self.raw.len() as u64 })
+        let timer = || ReadTimer::new(self.termios.cc[cc::VMIN], self.time(), self.raw.len() as u64);
+        (!self.canonical()).then(timer)
     }
 
     /// Bytes that FIONREAD reports.
@@ -365,14 +384,8 @@ impl LineDiscipline {
     /// says how long the reader has waited already.
     pub fn read(&mut self, max: usize, hurry: Hurry) -> Option<Vec<u8>> {
         if !self.canonical() {
-            // A reader that wants less than VMIN is served as soon as it can have all it wants.
-            let enough = match hurry {
-                Hurry::None => self.min().min(max).max(1),
-                Hurry::Some => 1,
-                Hurry::Over => 0,
-            };
             let over = self.min() == 0 && self.time() == 0;
-            if self.raw.len() < enough && !over {
+            if self.raw.len() < hurry.enough(self.min(), max) && !over {
                 return None;
             }
             let n = self.raw.len().min(max);

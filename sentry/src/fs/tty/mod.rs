@@ -11,8 +11,10 @@ mod pty;
 use std::sync::Arc;
 
 use quicksand_abi::Errno;
+use quicksand_abi::tty::{Termio, Termios};
 
 use self::devpts::{PtmxInode, SlaveInode};
+pub(in crate::fs) use self::ldisc::Hurry;
 use super::dev;
 use crate::task::CurrentTask;
 use crate::vfs::{DeviceId, FileOps, Inode, OpenFlags};
@@ -42,4 +44,31 @@ pub fn open_device(
         }
         _ => Err(Errno::ENXIO),
     }
+}
+
+/// As `struct termio` has it: what fits.
+pub(in crate::fs) fn to_termio(t: &Termios) -> Termio {
+    let mut cc = [0; 8];
+    cc.copy_from_slice(&t.cc[..8]);
+    Termio {
+        iflag: t.iflag as u16,
+        oflag: t.oflag as u16,
+        cflag: t.cflag as u16,
+        lflag: t.lflag as u16,
+        line: t.line,
+        cc,
+        pad: 0,
+    }
+}
+
+/// The settings with the parts that a `struct termio` has taken from one.
+pub(in crate::fs) fn merge_termio(mut t: Termios, new: &Termio) -> Termios {
+    let low = |old: u32, new: u16| (old & 0xffff_0000) | u32::from(new);
+    t.iflag = low(t.iflag, new.iflag);
+    t.oflag = low(t.oflag, new.oflag);
+    t.cflag = low(t.cflag, new.cflag);
+    t.lflag = low(t.lflag, new.lflag);
+    t.line = new.line;
+    t.cc[..8].copy_from_slice(&new.cc);
+    t
 }

@@ -10,10 +10,11 @@ use quicksand_abi::{Errno, UserAddr};
 
 use super::devpts::DevPts;
 use super::job::{self, Terminal};
+use super::{merge_termio, to_termio};
 use super::ldisc::{Effects, Hurry, LineDiscipline};
 use crate::kernel::Kernel;
 use crate::sync::{Events, Level, Mutex, WaitQueue};
-use crate::syscalls::{SyscallResult, WakeReason};
+use crate::syscalls::SyscallResult;
 use crate::task::{CurrentTask, PidNamespace};
 use crate::vfs::{DeviceId, FileOps, IoDst, IoSrc, OpenFile, OpenFlags, ReadTimer};
 
@@ -237,31 +238,6 @@ impl Terminal for Pty {
     }
 }
 
-fn to_termio(t: &Termios) -> Termio {
-    let mut cc = [0; 8];
-    cc.copy_from_slice(&t.cc[..8]);
-    Termio {
-        iflag: t.iflag as u16,
-        oflag: t.oflag as u16,
-        cflag: t.cflag as u16,
-        lflag: t.lflag as u16,
-        line: t.line,
-        cc,
-        pad: 0,
-    }
-}
-
-fn merge_termio(mut t: Termios, new: &Termio) -> Termios {
-    let low = |old: u32, new: u16| (old & 0xffff_0000) | u32::from(new);
-    t.iflag = low(t.iflag, new.iflag);
-    t.oflag = low(t.oflag, new.oflag);
-    t.cflag = low(t.cflag, new.cflag);
-    t.lflag = low(t.lflag, new.lflag);
-    t.line = new.line;
-    t.cc[..8].copy_from_slice(&new.cc);
-    t
-}
-
 /// The master's end.
 #[derive(Debug)]
 pub(super) struct Master {
@@ -447,12 +423,7 @@ impl FileOps for Slave {
         if dst.remaining() == 0 {
             return Ok(0);
         }
-        let hurry = match task.wake_reason() {
-            WakeReason::Timeout => Hurry::Over,
-            WakeReason::Interrupted => Hurry::Some,
-            _ if file.is_nonblocking() => Hurry::Some,
-            _ => Hurry::None,
-        };
+        let hurry = Hurry::of(task, file);
         let bytes = {
             let mut state = self.pty.state.lock();
             match state.ldisc.read(dst.remaining(), hurry) {
@@ -533,22 +504,7 @@ impl FileOps for Slave {
         if let Some(result) = job::ioctl(self.pty.id, task, cmd, arg) {
             return result;
         }
-        // Changing a terminal from its background stops the caller (`tty_check_change`).
-        let changes = [
-            ioctl::TCSETS,
-            ioctl::TCSETSW,
-            ioctl::TCSETSF,
-            ioctl::TCSETS2,
-            ioctl::TCSETSW2,
-            ioctl::TCSETSF2,
-            ioctl::TCSETA,
-            ioctl::TCSETAW,
-            ioctl::TCSETAF,
-            ioctl::TCFLSH,
-            ioctl::TCXONC,
-            ioctl::TCSBRK,
-        ];
-        if changes.contains(&cmd) {
+        if job::CHANGES.contains(&cmd) {
             job::check_change(self.pty.id, task)?;
         }
         match cmd {

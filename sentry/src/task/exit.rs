@@ -245,12 +245,15 @@ fn hang_up_if_orphaned(tables: &Tables, pgid: i32, without: Option<i32>) {
 /// A session leader has ended: its terminal lets go of the session (`disassociate_ctty`).
 fn hang_up_session(tables: &mut Tables, sid: i32) {
     let Some(session) = tables.sessions.get_mut(&sid) else { return };
-    if session.tty.take().is_none() {
+    let had_tty = session.tty.take().is_some();
+    // It stays when the terminal was hung up before: that group hears of it now (`tty_old_pgrp`).
+    let foreground = std::mem::take(&mut session.foreground);
+    if tables.pgrps.get(&foreground).is_none_or(|group| group.sid != sid) {
         return;
     }
-    let foreground = std::mem::take(&mut session.foreground);
+    let signals: &[i32] = if had_tty { &[libc::SIGHUP] } else { &[libc::SIGHUP, libc::SIGCONT] };
     for member in tables.members(foreground) {
-        for signal in [libc::SIGHUP, libc::SIGCONT] {
+        for signal in signals.iter().copied() {
             // Standard signals: no limit applies.
             let _ = send_to_group(&member, SigInfo::kernel(signal));
         }

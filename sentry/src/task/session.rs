@@ -84,7 +84,7 @@ impl PidNamespace {
         }
         Ok(())
     }
-    /// Parts a session from its terminal (TIOCNOTTY by its leader, a hang-up): the foreground group gets SIGHUP and SIGCONT.
+    /// Parts a session from its terminal (TIOCNOTTY by its leader): the foreground group gets SIGHUP and SIGCONT.
     /// Returns the terminal.
     pub fn disassociate_tty(&self, sid: i32) -> Option<u64> {
         let (tty, foreground) = {
@@ -97,6 +97,12 @@ impl PidNamespace {
             send_to_pgrp(self, foreground, SigInfo::kernel(libc::SIGCONT));
         }
         Some(tty)
+    }
+    /// The terminal is gone: its session is without. The foreground group is told when the leader ends, not now.
+    pub fn lose_tty(&self, sid: i32) {
+        if let Some(session) = self.lock().sessions.get_mut(&sid) {
+            session.tty = None;
+        }
     }
     /// The foreground process group of the terminal's session; 0 for none.
     pub fn foreground_pgrp(&self, tty: u64) -> i32 {

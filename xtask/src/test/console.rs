@@ -1,6 +1,7 @@
 //! An interactive shell with job control, through `--console-socket`.
 
 use super::container::{Check, LIMIT, Runtime};
+use super::lifecycle::wait_for_status;
 use crate::process;
 use crate::rootfs::{self, Kind};
 use anyhow::{Context, Result, anyhow, bail, ensure};
@@ -15,14 +16,42 @@ use std::os::unix::net::UnixListener;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-pub(super) const CHECKS: &[Check] = &[("console/interactive-shell", interactive_shell)];
+pub(super) const CHECKS: &[Check] =
+    &[("console/interactive-shell", interactive_shell), ("console/hang-up", hang_up)];
+
+const PROMPT: &str = "ready> ";
 
 /// The longest that one answer of the shell may take.
 const ANSWER_LIMIT: Duration = Duration::from_secs(20);
 
 fn interactive_shell(runtime: &Runtime) -> Result<()> {
+    session(runtime, &["/bin/bash", "--norc", "-i"], |terminal| {
+        terminal.wait_for(PROMPT)?;
+        settings(terminal)?;
+        foreground_jobs(terminal)?;
+        background_jobs(terminal)?;
+        python(terminal)?;
+        terminal.say("echo still ''here; exit 3\n")?;
+        terminal.wait_for("still here")
+    })
+}
+
+/// When the terminal's other end goes, the session's leader hears of it.
+fn hang_up(runtime: &Runtime) -> Result<()> {
+    let script = "trap 'exit 5' HUP; sleep 1000 & echo in ''front; wait";
+    let mut terminal = create(runtime, &["/bin/bash", "-c", script])?;
+    runtime.ok(&["start", "test"])?;
+    let seen = terminal.wait_for("in front");
+    drop(terminal);
+    let ended = seen.and_then(|()| wait_for_status(runtime, "test", "stopped"));
+    runtime.ok(&["delete", "--force", "test"])?;
+    ended
+}
+
+/// A container with a terminal, created and not started; returns the terminal's other end.
+fn create(runtime: &Runtime, argv: &[&str]) -> Result<Terminal> {
     let root = rootfs::cached(Kind::Python)?;
-    let bundle = runtime.bundle(&["/bin/bash", "--norc", "-i"], |spec| {
+    let bundle = runtime.bundle(argv, |spec| {
         spec["root"]["path"] = json!(root);
         spec["process"]["terminal"] = json!(true);
         spec["process"]["env"] = json!(["PATH=/usr/bin", "PS1=ready> ", "TERM=dumb"]);
@@ -37,10 +66,15 @@ fn interactive_shell(runtime: &Runtime) -> Result<()> {
     let created = process::show(&mut command, LIMIT);
     let terminal = created.and_then(|()| receive(&listener));
     std::fs::remove_file(&path)?;
-    let mut terminal = Terminal::new(terminal?);
-    tcsetwinsize(&terminal.file, Winsize { ws_row: 30, ws_col: 100, ws_xpixel: 0, ws_ypixel: 0 })?;
-    runtime.ok(&["start", "test"])?;
+    let terminal = Terminal::new(terminal?);
+    terminal.resize(30, 100)?;
+    Ok(terminal)
+}
 
+/// Runs a program on a terminal, talks to it, and takes it away.
+fn session(runtime: &Runtime, argv: &[&str], talk: fn(&mut Terminal) -> Result<()>) -> Result<()> {
+    let mut terminal = create(runtime, argv)?;
+    runtime.ok(&["start", "test"])?;
     let session = talk(&mut terminal);
     let ended = runtime.call(&["delete", "--force", "test"])?;
     session.with_context(|| format!("the session was:\n{}", terminal.all()))?;
@@ -48,28 +82,67 @@ fn interactive_shell(runtime: &Runtime) -> Result<()> {
     Ok(())
 }
 
-fn talk(terminal: &mut Terminal) -> Result<()> {
-    terminal.wait_for("ready> ")?;
+/// The terminal's name, size and modes.
+fn settings(terminal: &mut Terminal) -> Result<()> {
     terminal.say("stty size; tty; test -t 0 && echo 'is a ''terminal'\n")?;
     terminal.wait_for("30 100")?;
     terminal.wait_for("/dev/pts/0")?;
     terminal.wait_for("is a terminal")?;
+    terminal.wait_for(PROMPT)?;
+    // The shell learns of a new size by a signal, and whoever asks is told.
+    terminal.run("trap 'echo resi''zed' WINCH")?;
+    terminal.resize(41, 123)?;
+    terminal.say("\n")?;
+    terminal.wait_for("resized")?;
+    terminal.say("stty size\n")?;
+    terminal.wait_for("41 123")?;
+    terminal.wait_for(PROMPT)?;
+    terminal.run("trap - WINCH")?;
     // Echo and line editing once the shell's own editor is out of the way: the kernel's kill character takes back what was typed.
     terminal.say("sh -c \"echo now ''cooked; exec cat\"\n")?;
     terminal.wait_for("now cooked")?;
     terminal.say("wrong\u{15}right\n")?;
     terminal.wait_for("right\r\nright")?;
     terminal.say("\u{4}")?;
-    terminal.wait_for("ready> ")?;
+    terminal.wait_for(PROMPT)?;
+    // As a full-screen editor does: raw mode, single keys (^C among them), and everything as it was.
+    terminal.run("saved=$(stty -g)")?;
+    terminal.say("stty raw -echo; echo now ''raw; dd bs=1 count=3 2>/dev/null | od -An -tx1; stty $saved; echo back ''again\n")?;
+    terminal.wait_for("now raw")?;
+    terminal.say("a\u{3}\r")?;
+    terminal.wait_for("61 03 0d")?;
+    terminal.wait_for("back again\r\n")?;
+    terminal.wait_for(PROMPT)?;
+    terminal.say("test \"$(stty -g)\" = \"$saved\" && echo all ''restored\n")?;
+    terminal.wait_for("all restored")?;
+    terminal.wait_for(PROMPT)?;
+    // Reading with a time limit (VMIN 0, VTIME 2), as editors do to tell the escape key from an arrow.
+    terminal.say(
+        "stty -icanon min 0 time 2; dd bs=10 count=1 2>/dev/null | wc -c; stty $saved; echo time ''over\n",
+    )?;
+    terminal.wait_for("0\r\n")?;
+    terminal.wait_for("time over")?;
+    terminal.wait_for(PROMPT)
+}
+
+fn foreground_jobs(terminal: &mut Terminal) -> Result<()> {
     // A foreground job says that it runs before it is signalled: until then the shell itself would get the signal.
     // ^C ends the foreground job, not the shell.
     terminal.say("sh -c \"echo start''ed; exec sleep 1000\"\n")?;
     terminal.wait_for("started")?;
     terminal.say("\u{3}")?;
-    terminal.wait_for("ready> ")?;
+    terminal.wait_for(PROMPT)?;
     terminal.say("echo status $?\n")?;
     terminal.wait_for("status 130")?;
-    terminal.wait_for("ready> ")?;
+    terminal.wait_for(PROMPT)?;
+    // ^\ too; not with busybox's shell, which lets its children ignore it.
+    terminal.say("bash -c \"echo start''ed; exec sleep 1000\"\n")?;
+    terminal.wait_for("started")?;
+    terminal.say("\u{1c}")?;
+    terminal.wait_for(PROMPT)?;
+    terminal.say("echo status $?\n")?;
+    terminal.wait_for("status 131")?;
+    terminal.wait_for(PROMPT)?;
     // ^Z stops the foreground job; `fg` goes on with it, and gives it the terminal.
     terminal.say("sh -c \"echo to be stopp''ed; exec cat\"\n")?;
     terminal.wait_for("to be stopped")?;
@@ -82,14 +155,63 @@ fn talk(terminal: &mut Terminal) -> Result<()> {
     terminal.say("in front again\n")?;
     terminal.wait_for("in front again\r\nin front again")?;
     terminal.say("\u{4}")?;
-    terminal.wait_for("ready> ")?;
-    // A background job does not read the terminal.
+    terminal.wait_for(PROMPT)
+}
+
+fn background_jobs(terminal: &mut Terminal) -> Result<()> {
+    // From the foreground to the background and back.
+    terminal.say("sh -c \"echo start''ed; exec sleep 1000\"\n")?;
+    terminal.wait_for("started")?;
+    terminal.say("\u{1a}")?;
+    terminal.wait_for("Stopped")?;
+    terminal.wait_for(PROMPT)?;
+    terminal.say("bg\n")?;
+    terminal.wait_for("&\r\n")?;
+    terminal.wait_for(PROMPT)?;
+    terminal.say("jobs\n")?;
+    terminal.wait_for("Running")?;
+    terminal.wait_for(PROMPT)?;
+    terminal.say("fg\n")?;
+    terminal.wait_for("exec sleep 1000\"\r\n")?;
+    terminal.say("\u{3}")?;
+    terminal.wait_for(PROMPT)?;
     terminal.say("sleep 1000 &\n")?;
-    terminal.wait_for("ready> ")?;
+    terminal.wait_for(PROMPT)?;
     terminal.say("kill %1; wait %1; echo ended $?\n")?;
     terminal.wait_for("ended 143")?;
-    terminal.say("echo still ''here; exit 3\n")?;
-    terminal.wait_for("still here")
+    terminal.wait_for(PROMPT)?;
+    // A job in the background may not read the terminal, and with TOSTOP not write to it: it is stopped. By any name of
+    // the terminal.
+    terminal.say("cat /dev/tty & wait; jobs\n")?;
+    terminal.wait_for("Stopped (tty input)")?;
+    terminal.run("kill -9 %1; wait")?;
+    terminal.say("stty tostop; echo loud & wait; jobs; stty -tostop\n")?;
+    terminal.wait_for("Stopped (tty output)")?;
+    terminal.say("fg\n")?;
+    terminal.wait_for("\r\nloud\r\n")?;
+    terminal.wait_for(PROMPT)?;
+    // Nor change it.
+    terminal.say("stty -echoe & wait; jobs\n")?;
+    terminal.wait_for("Stopped (tty output)")?;
+    terminal.run("kill -9 %1; wait")
+}
+
+/// An interpreter with line editing of its own.
+fn python(terminal: &mut Terminal) -> Result<()> {
+    terminal.say("python3 -q\n")?;
+    terminal.wait_for(">>> ")?;
+    // The cursor goes left, and what was forgotten is put in.
+    terminal.say("print(6*)\u{1b}[D7\n")?;
+    terminal.wait_for("42")?;
+    terminal.wait_for(">>> ")?;
+    terminal.say("import os; os.get_terminal_size()\n")?;
+    terminal.wait_for("columns=123, lines=41")?;
+    terminal.wait_for(">>> ")?;
+    terminal.say("\u{3}")?;
+    terminal.wait_for("KeyboardInterrupt")?;
+    terminal.wait_for(">>> ")?;
+    terminal.say("\u{4}")?;
+    terminal.wait_for(PROMPT)
 }
 
 /// The terminal's other end, as the runtime sends it.
@@ -124,6 +246,17 @@ struct Terminal {
 impl Terminal {
     fn new(fd: OwnedFd) -> Self {
         Self { file: File::from(fd), seen: Vec::new(), read_up_to: 0 }
+    }
+
+    fn resize(&self, rows: u16, columns: u16) -> Result<()> {
+        let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+        tcsetwinsize(&self.file, size).context("setting the terminal's size")
+    }
+
+    /// Has the shell do something that says nothing.
+    fn run(&mut self, line: &str) -> Result<()> {
+        self.say(&format!("{line}\n"))?;
+        self.wait_for(PROMPT)
     }
 
     fn say(&mut self, text: &str) -> Result<()> {

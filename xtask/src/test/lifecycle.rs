@@ -90,7 +90,7 @@ fn status(runtime: &Runtime, id: &str) -> Result<String> {
 }
 
 /// Waits for a status that nothing announces.
-fn wait_for_status(runtime: &Runtime, id: &str, wanted: &str) -> Result<()> {
+pub(super) fn wait_for_status(runtime: &Runtime, id: &str, wanted: &str) -> Result<()> {
     let deadline = Instant::now() + LIMIT;
     loop {
         let now = status(runtime, id)?;

@@ -71,17 +71,18 @@ impl Registry {
     }
 }
 
-/// The other end is gone (`__tty_hangup`): the session's leader and its foreground group get SIGHUP and SIGCONT, and the
-/// terminal controls nobody any more.
+/// The other end is gone (`__tty_hangup`): the session's leader gets SIGHUP and SIGCONT, and the terminal controls nobody
+/// any more. The foreground group is left to the leader, and told when that one ends.
 pub fn hang_up(id: u64, pids: &Arc<PidNamespace>) {
     let Some(sid) = pids.tty_session(id) else { return };
+    // First: a leader that hears of it finds no terminal any more.
+    pids.lose_tty(sid);
     if let Some(leader) = pids.group(sid) {
         for number in [libc::SIGHUP, libc::SIGCONT] {
             // A leader that is gone needs no signal.
             let _ = signal::send_to_group(&leader, SigInfo::kernel(number));
         }
     }
-    pids.disassociate_tty(sid);
 }
 
 /// Opening a terminal without O_NOCTTY: it becomes the controlling terminal of a session leader who has none, if it is free.

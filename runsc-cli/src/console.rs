@@ -29,7 +29,8 @@ impl Pty {
         let master = rustix::pty::openpt(flags).context("opening a terminal")?;
         rustix::pty::unlockpt(&master).context("unlocking the terminal")?;
         // Nobody but the Sentry has this end, and it never waits on the host.
-        let slave = rustix::pty::ioctl_tiocgptpeer(&master, flags | OpenptFlags::from_bits_retain(NONBLOCK)).context("opening the terminal's other end")?;
+        let slave = rustix::pty::ioctl_tiocgptpeer(&master, flags | OpenptFlags::from_bits_retain(NONBLOCK))
+            .context("opening the terminal's other end")?;
         if let Some(size) = size.filter(|s| s.height != 0 && s.width != 0) {
             let size = Winsize { ws_row: size.height, ws_col: size.width, ws_xpixel: 0, ws_ypixel: 0 };
             rustix::termios::tcsetwinsize(&slave, size).context("setting the terminal's size")?;

@@ -120,7 +120,10 @@ fn wait_for_timer(task: &CurrentTask, file: &OpenFile, timer: ReadTimer) -> Resu
         OnSignal::Restart
     };
     let resume = Resume::Io { bytes: timer.seen, deadline };
-    Ok(Blocked::on(queue, Events::READABLE | Events::RDHUP).deadline(deadline).resume(resume).on_signal(on_signal))
+    Ok(Blocked::on(queue, Events::READABLE | Events::RDHUP)
+        .deadline(deadline)
+        .resume(resume)
+        .on_signal(on_signal))
 }
 
 fn write_blocking(

@@ -26,7 +26,9 @@ use crate::sync::{Events, Level, Mutex, WaitQueue};
 use crate::syscalls::SyscallResult;
 use crate::task::CurrentTask;
 use crate::task::credentials::Caps;
-use crate::vfs::{Attr, DeviceId, FileOps, Inode, InodeOps, IoDst, IoSrc, OpenFile, OpenFlags, ReadTimer, SetAttr};
+use crate::vfs::{
+    Attr, DeviceId, FileOps, Inode, InodeOps, IoDst, IoSrc, OpenFile, OpenFlags, ReadTimer, SetAttr,
+};
 
 /// A terminal of the host, as sessions know it.
 pub struct HostTerminal {

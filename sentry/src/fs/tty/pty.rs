@@ -10,8 +10,8 @@ use quicksand_abi::{Errno, UserAddr};
 
 use super::devpts::DevPts;
 use super::job::{self, Terminal};
-use super::{merge_termio, to_termio};
 use super::ldisc::{Effects, Hurry, LineDiscipline};
+use super::{merge_termio, to_termio};
 use crate::kernel::Kernel;
 use crate::sync::{Events, Level, Mutex, WaitQueue};
 use crate::syscalls::SyscallResult;

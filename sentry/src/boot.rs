@@ -323,6 +323,14 @@ pub enum SignalTarget {
     Pid(i32),
 }
 
+/// A process that the host started.
+#[derive(Clone, Debug)]
+pub struct Started {
+    pub group: Arc<ThreadGroup>,
+    /// The number of the terminal that it was given.
+    pub terminal: Option<u64>,
+}
+
 impl Container {
     /// Whether the program of a process is there and may be executed, without starting it: what can be said before `start`.
     pub fn check_program(&self, config: &ProcessConfig) -> Result<(), BootError> {
@@ -358,7 +366,7 @@ impl Container {
     }
 
     /// Starts a process that the host is the parent of. Its program is loaded when this returns.
-    pub fn start(self: &Arc<Self>, config: ProcessConfig) -> Result<Arc<ThreadGroup>, BootError> {
+    pub fn start(self: &Arc<Self>, config: ProcessConfig) -> Result<Started, BootError> {
         let kernel = &self.kernel;
         let space = kernel.platform.address_space()?;
         let context = kernel.platform.context()?;
@@ -387,7 +395,7 @@ impl Container {
             run::spawn(current).map_err(BootError::Thread)
         });
         match started {
-            Ok(()) => Ok(group),
+            Ok(()) => Ok(Started { group, terminal }),
             Err(e) => {
                 crate::task::exit::abandon(&task);
                 Err(e)

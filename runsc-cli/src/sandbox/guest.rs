@@ -6,12 +6,13 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use quicksand_platform_kvm::KvmPlatform;
 use quicksand_sentry::boot::{
     BootError, CapSets, ContainerConfig, MountConfig, MountKind, ProcessConfig, RootConfig, SignalTarget,
+    Started,
 };
 use quicksand_sentry::fs::tty::job;
 use quicksand_sentry::kernel::{Container, FirstEntry, Kernel, KernelConfig};
 use quicksand_sentry::machine::Machine;
 use quicksand_sentry::task::credentials::Caps;
-use quicksand_sentry::task::{ExitStatus, Resource, Rlimit, Rlimits, ThreadGroup};
+use quicksand_sentry::task::{ExitStatus, Resource, Rlimit, Rlimits};
 use quicksand_sentry::vfs::MountFlags;
 
 use super::Boot;
@@ -51,22 +52,22 @@ enum Phase {
 
 /// A process that the host started.
 #[derive(Clone, Debug)]
-pub struct Process(Arc<ThreadGroup>);
+pub struct Process(Started);
 
 impl Process {
     /// Its number in the container.
     pub fn pid(&self) -> i32 {
-        self.0.pid()
+        self.0.group.pid()
     }
     /// Waits until it has ended; returns its exit code, or 128 + signal.
     pub fn wait(&self) -> u8 {
-        match self.0.wait_host() {
+        match self.0.group.wait_host() {
             ExitStatus::Code(code) => code,
             ExitStatus::Signal { signal, .. } => signal_code(signal),
         }
     }
     pub fn has_ended(&self) -> bool {
-        self.0.is_dead()
+        self.0.group.is_dead()
     }
 }
 
@@ -142,8 +143,8 @@ impl Sandbox {
             }
         };
         match self.container.start(*config) {
-            Ok(group) => {
-                self.set_phase(Phase::Running(Process(group)));
+            Ok(started) => {
+                self.set_phase(Phase::Running(Process(started)));
                 Ok(())
             }
             Err(e) => {
@@ -195,8 +196,8 @@ impl Sandbox {
         let stdio = <[OwnedFd; 3]>::try_from(fds)
             .map_err(|fds| Error::new(format!("{} descriptors for standard streams", fds.len())))?;
         process.check("process")?;
-        let group = self.container.start(process_config(process, &self.passwd, stdio, terminal));
-        group.map(Process).map_err(boot_error)
+        let started = self.container.start(process_config(process, &self.passwd, stdio, terminal));
+        started.map(Process).map_err(boot_error)
     }
 
     /// Sends a signal; `own` is the process of the connection that asks.
@@ -217,7 +218,8 @@ impl Sandbox {
             Target::Pid(pid) => SignalTarget::Pid(pid),
             Target::Foreground => {
                 let pids = &self.container.pids;
-                match pids.controlling_tty(&process.0) {
+                // Whichever session has that terminal by now.
+                match process.0.terminal {
                     // The host's terminal is gone.
                     Some(tty) if signal == libc::SIGHUP => job::hang_up(tty, pids),
                     Some(tty) => pids.signal_foreground(tty, signal),

@@ -7,17 +7,22 @@ use crate::rootfs::{self, Kind};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
-use rustix::termios::{Winsize, tcsetwinsize};
+use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, openpt, unlockpt};
+use rustix::termios::{Termios, Winsize, tcgetattr, tcsetwinsize};
 use serde_json::json;
 use std::fs::File;
 use std::io::{IoSliceMut, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
+use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-pub(super) const CHECKS: &[Check] =
-    &[("console/interactive-shell", interactive_shell), ("console/hang-up", hang_up)];
+pub(super) const CHECKS: &[Check] = &[
+    ("console/interactive-shell", interactive_shell),
+    ("console/hang-up", hang_up),
+    ("console/do", do_command),
+];
 
 const PROMPT: &str = "ready> ";
 
@@ -46,6 +51,46 @@ fn hang_up(runtime: &Runtime) -> Result<()> {
     let ended = seen.and_then(|()| wait_for_status(runtime, "test", "stopped"));
     runtime.ok(&["delete", "--force", "test"])?;
     ended
+}
+
+/// `do` from a terminal: the command has one of its own, and keys reach it.
+fn do_command(runtime: &Runtime) -> Result<()> {
+    let mut command = runtime.command();
+    if Path::new(command.get_program()).file_name().is_none_or(|name| name != "quicksand") {
+        return Ok(()); // no other runtime has it
+    }
+    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+    let master = openpt(flags)?;
+    unlockpt(&master)?;
+    let slave = ioctl_tiocgptpeer(&master, flags)?;
+    let before = tcgetattr(&slave)?;
+    let mut terminal = Terminal::new(master);
+    terminal.resize(30, 100)?;
+    // The shell is the container's init, which ^C does nothing to; its children are in the same group.
+    let script = "tty; stty size; trap 'echo inter''rupted' INT; python3 -c \"import time; print('star' + 'ted', flush=True); \
+                  time.sleep(1000)\" 2>/dev/null; echo status $?; exit 9";
+    command.args(["do", "/bin/bash", "-c", script]).env("TERM", "dumb");
+    command.stdin(slave.try_clone()?).stdout(slave.try_clone()?).stderr(slave.try_clone()?);
+    let mut child = command.spawn()?;
+    drop(command);
+    let talked = (|| {
+        terminal.wait_for("/dev/pts/0")?;
+        terminal.wait_for("30 100")?;
+        terminal.wait_for("started")?;
+        terminal.say("\u{3}")?;
+        terminal.wait_for("interrupted")?;
+        terminal.wait_for("status 130")
+    })();
+    if talked.is_err() {
+        child.kill()?;
+    }
+    let status = process::wait_until(&mut child, Instant::now() + LIMIT)?;
+    talked.with_context(|| format!("the session was:\n{}", terminal.all()))?;
+    ensure!(status.and_then(|status| status.code()) == Some(9), "ended with {status:?}");
+    let after = tcgetattr(&slave)?;
+    let modes = |t: &Termios| (t.input_modes, t.output_modes, t.local_modes);
+    ensure!(modes(&before) == modes(&after), "the terminal is not as it was");
+    Ok(())
 }
 
 /// A container with a terminal, created and not started; returns the terminal's other end.
@@ -135,6 +180,14 @@ fn foreground_jobs(terminal: &mut Terminal) -> Result<()> {
     terminal.say("echo status $?\n")?;
     terminal.wait_for("status 130")?;
     terminal.wait_for(PROMPT)?;
+    // ^\ too. Not with a shell in front, which ignores it until it has executed the program.
+    terminal.say("python3 -c \"import time; print('star' + 'ted', flush=True); time.sleep(1000)\"\n")?;
+    terminal.wait_for("started")?;
+    terminal.say("\u{1c}")?;
+    terminal.wait_for(PROMPT)?;
+    terminal.say("echo status $?\n")?;
+    terminal.wait_for("status 131")?;
+    terminal.wait_for(PROMPT)?;
     // ^Z stops the foreground job; `fg` goes on with it, and gives it the terminal.
     terminal.say("sh -c \"echo to be stopp''ed; exec cat\"\n")?;
     terminal.wait_for("to be stopped")?;
@@ -199,6 +252,9 @@ fn python(terminal: &mut Terminal) -> Result<()> {
     terminal.say("import os; os.get_terminal_size()\n")?;
     terminal.wait_for("columns=123, lines=41")?;
     terminal.wait_for(">>> ")?;
+    // At work; at its prompt there is a moment in which it does not notice.
+    terminal.say("import time; print('wai' + 'ting'); time.sleep(1000)\n")?;
+    terminal.wait_for("waiting")?;
     terminal.say("\u{3}")?;
     terminal.wait_for("KeyboardInterrupt")?;
     terminal.wait_for(">>> ")?;

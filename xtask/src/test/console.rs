@@ -127,6 +127,10 @@ fn session(runtime: &Runtime, argv: &[&str], talk: fn(&mut Terminal) -> Result<(
     Ok(())
 }
 
+/// Waits for SIGWINCH.
+const RESIZED: &str = "from signal import *; pthread_sigmask(SIG_BLOCK, [SIGWINCH]); \
+    print('wait for' + ' it', flush=True); sigwait([SIGWINCH]); print('resi' + 'zed')";
+
 /// The terminal's name, size and modes.
 fn settings(terminal: &mut Terminal) -> Result<()> {
     terminal.say("stty size; tty; test -t 0 && echo 'is a ''terminal'\n")?;
@@ -134,15 +138,15 @@ fn settings(terminal: &mut Terminal) -> Result<()> {
     terminal.wait_for("/dev/pts/0")?;
     terminal.wait_for("is a terminal")?;
     terminal.wait_for(PROMPT)?;
-    // The shell learns of a new size by a signal, and whoever asks is told.
-    terminal.run("trap 'echo resi''zed' WINCH")?;
+    // Who is in front learns of a new size by a signal, and whoever asks is told.
+    terminal.say(&format!("python3 -c \"{RESIZED}\"\n"))?;
+    terminal.wait_for("wait for it")?;
     terminal.resize(41, 123)?;
-    terminal.say("\n")?;
     terminal.wait_for("resized")?;
+    terminal.wait_for(PROMPT)?;
     terminal.say("stty size\n")?;
     terminal.wait_for("41 123")?;
     terminal.wait_for(PROMPT)?;
-    terminal.run("trap - WINCH")?;
     // Echo and line editing once the shell's own editor is out of the way: the kernel's kill character takes back what was typed.
     terminal.say("sh -c \"echo now ''cooked; exec cat\"\n")?;
     terminal.wait_for("now cooked")?;
@@ -203,21 +207,26 @@ fn foreground_jobs(terminal: &mut Terminal) -> Result<()> {
     terminal.wait_for(PROMPT)
 }
 
+/// Says where it is on the terminal.
+const WATCHER: &str = "import os, time; front = lambda: os.tcgetpgrp(0) == os.getpgrp(); \
+    print('star' + 'ted', flush=True); [time.sleep(.01) for _ in iter(front, False)]; \
+    print('be' + 'hind', flush=True); [time.sleep(.01) for _ in iter(front, True)]; \
+    print('now in fr' + 'ont', flush=True); time.sleep(1000)";
+
 fn background_jobs(terminal: &mut Terminal) -> Result<()> {
-    // From the foreground to the background and back.
-    terminal.say("sh -c \"echo start''ed; exec sleep 1000\"\n")?;
+    // From the foreground to the background and back; nothing but the job itself can tell when it is there.
+    terminal.say(&format!("python3 -c \"{WATCHER}\"\n"))?;
     terminal.wait_for("started")?;
     terminal.say("\u{1a}")?;
     terminal.wait_for("Stopped")?;
     terminal.wait_for(PROMPT)?;
     terminal.say("bg\n")?;
-    terminal.wait_for("&\r\n")?;
-    terminal.wait_for(PROMPT)?;
+    terminal.wait_for("behind")?;
     terminal.say("jobs\n")?;
     terminal.wait_for("Running")?;
     terminal.wait_for(PROMPT)?;
     terminal.say("fg\n")?;
-    terminal.wait_for("exec sleep 1000\"\r\n")?;
+    terminal.wait_for("now in front")?;
     terminal.say("\u{3}")?;
     terminal.wait_for(PROMPT)?;
     terminal.say("sleep 1000 &\n")?;

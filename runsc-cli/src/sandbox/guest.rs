@@ -128,7 +128,7 @@ impl Sandbox {
         let mut end = self.end.lock().unwrap_or_else(PoisonError::into_inner);
         match phase {
             Phase::Waiting(_) | Phase::Starting => {}
-            Phase::Running(init) => end.take().into_iter().for_each(|end| init.0.close_at_end(end)),
+            Phase::Running(init) => end.take().into_iter().for_each(|end| init.0.group.close_at_end(end)),
             Phase::Cancelled(_) => *end = None,
         }
     }

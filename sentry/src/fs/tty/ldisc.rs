@@ -51,7 +51,7 @@ pub(in crate::fs) enum Hurry {
 
 impl Hurry {
     /// As the call that is being served stands.
-    pub fn of(task: &CurrentTask, file: &OpenFile) -> Hurry {
+    pub(in crate::fs) fn of(task: &CurrentTask, file: &OpenFile) -> Hurry {
         match task.wake_reason() {
             WakeReason::Timeout => Hurry::Over,
             WakeReason::Interrupted => Hurry::Some,
@@ -61,7 +61,7 @@ impl Hurry {
     }
     /// How many bytes must be there for a reader of `max`: who wants less than VMIN is served once it can have all it
     /// wants.
-    pub fn enough(self, min: usize, max: usize) -> usize {
+    pub(in crate::fs) fn enough(self, min: usize, max: usize) -> usize {
         match self {
             Hurry::None => min.min(max).max(1),
             Hurry::Some => 1,

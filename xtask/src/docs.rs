@@ -9,8 +9,9 @@ use std::process::Command;
 use std::time::Duration;
 
 /// A generated page, and what makes its text.
-const PAGES: &[(&str, fn() -> Result<String>)] =
-    &[("docs/compatibility.md", compatibility), ("docs/commands.md", commands)];
+type Page = (&'static str, fn() -> Result<String>);
+
+const PAGES: &[Page] = &[("docs/compatibility.md", compatibility), ("docs/commands.md", commands)];
 
 /// Writes every generated page.
 pub(crate) fn run() -> Result<bool> {

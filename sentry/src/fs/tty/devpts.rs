@@ -59,6 +59,9 @@ impl Options {
     }
 }
 
+/// A terminal (`None`: one of the host's) and the inode of its slave.
+type Slave = (Option<Arc<Pty>>, Arc<Inode>);
+
 /// One instance.
 #[derive(Debug)]
 pub struct DevPts {
@@ -67,7 +70,7 @@ pub struct DevPts {
     /// The attributes of `ptmx`.
     ptmx: Mutex<Attr>,
     /// Slaves by number. One that is a terminal of the host has no pair here.
-    ptys: Mutex<BTreeMap<u32, (Option<Arc<Pty>>, Arc<Inode>)>>,
+    ptys: Mutex<BTreeMap<u32, Slave>>,
 }
 
 impl DevPts {

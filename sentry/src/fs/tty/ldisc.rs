@@ -86,7 +86,7 @@ pub(super) struct LineDiscipline {
 }
 
 impl LineDiscipline {
-    pub fn new() -> LineDiscipline {
+    pub(super) fn new() -> LineDiscipline {
         LineDiscipline {
             termios: Termios::STANDARD,
             lines: VecDeque::new(),
@@ -99,11 +99,11 @@ impl LineDiscipline {
         }
     }
 
-    pub fn termios(&self) -> Termios {
+    pub(super) fn termios(&self) -> Termios {
         self.termios
     }
 
-    pub fn set_termios(&mut self, termios: Termios) {
+    pub(super) fn set_termios(&mut self, termios: Termios) {
         let was = self.canonical();
         self.termios = termios;
         let now = self.canonical();
@@ -143,7 +143,7 @@ impl LineDiscipline {
 
     /// How many more bytes `receive` may be given now. In canonical mode there is always room for one: a full line still
     /// takes its end.
-    pub fn room(&self) -> usize {
+    pub(super) fn room(&self) -> usize {
         let used = self.buffered();
         if self.canonical() { INPUT_MAX.saturating_sub(used).max(1) } else { INPUT_MAX.saturating_sub(used) }
     }
@@ -153,7 +153,7 @@ impl LineDiscipline {
     }
 
     /// One byte typed.
-    pub fn receive(&mut self, byte: u8) -> Effects {
+    pub(super) fn receive(&mut self, byte: u8) -> Effects {
         let mut effects = Effects::default();
         let mut byte = if self.iflag(tty::ISTRIP) { byte & 0x7f } else { byte };
         if self.iflag(tty::IUCLC) && self.lflag(tty::IEXTEN) {
@@ -351,7 +351,7 @@ impl LineDiscipline {
     // Reading.
 
     /// Whether a reader would get something (or the end of file).
-    pub fn readable(&self) -> bool {
+    pub(super) fn readable(&self) -> bool {
         if self.canonical() {
             !self.lines.is_empty()
         } else {
@@ -370,19 +370,19 @@ impl LineDiscipline {
     }
 
     /// In non-canonical mode: what a read waits for besides VMIN bytes.
-    pub fn read_timer(&self) -> Option<ReadTimer> {
+    pub(super) fn read_timer(&self) -> Option<ReadTimer> {
         let timer = || ReadTimer::new(self.termios.cc[cc::VMIN], self.time(), self.raw.len() as u64);
         (!self.canonical()).then(timer)
     }
 
     /// Bytes that FIONREAD reports.
-    pub fn input_len(&self) -> usize {
+    pub(super) fn input_len(&self) -> usize {
         if self.canonical() { self.lines.iter().map(|l| l.bytes.len()).sum() } else { self.raw.len() }
     }
 
     /// Takes up to `max` bytes. `None`: nothing yet. An empty result is the end of file. In non-canonical mode `hurry`
     /// says how long the reader has waited already.
-    pub fn read(&mut self, max: usize, hurry: Hurry) -> Option<Vec<u8>> {
+    pub(super) fn read(&mut self, max: usize, hurry: Hurry) -> Option<Vec<u8>> {
         if !self.canonical() {
             let over = self.min() == 0 && self.time() == 0;
             if self.raw.len() < hurry.enough(self.min(), max) && !over {
@@ -401,7 +401,7 @@ impl LineDiscipline {
         Some(bytes)
     }
 
-    pub fn flush_input(&mut self) {
+    pub(super) fn flush_input(&mut self) {
         self.lines.clear();
         self.edit.clear();
         self.raw.clear();
@@ -411,12 +411,12 @@ impl LineDiscipline {
     // Output: from writers of the slave to the master.
 
     /// Whether a writer may write now.
-    pub fn writable(&self) -> bool {
+    pub(super) fn writable(&self) -> bool {
         !self.stopped && self.output.len() < OUTPUT_MAX - 256
     }
 
     /// Writes as much as fits; returns how much of `bytes` was taken.
-    pub fn write(&mut self, bytes: &[u8]) -> usize {
+    pub(super) fn write(&mut self, bytes: &[u8]) -> usize {
         for (i, b) in bytes.iter().enumerate() {
             // One byte becomes at most eight (a tab).
             if self.stopped || self.output.len() + 8 > OUTPUT_MAX {

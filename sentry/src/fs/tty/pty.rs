@@ -25,7 +25,7 @@ const SPEED: u32 = 38_400;
 
 /// A pair.
 #[derive(Debug)]
-pub struct Pty {
+pub(super) struct Pty {
     pub index: u32,
     /// Its number among terminals.
     id: u64,
@@ -246,7 +246,7 @@ pub(super) struct Master {
 }
 
 impl Master {
-    pub fn new(pty: Arc<Pty>, devpts: Arc<DevPts>) -> Master {
+    pub(super) fn new(pty: Arc<Pty>, devpts: Arc<DevPts>) -> Master {
         Master { pty, devpts }
     }
 }

@@ -14,6 +14,9 @@ impl UserAddr {
     pub const NULL: UserAddr = UserAddr(0);
     /// One past the highest address a 64-bit program can map (`TASK_SIZE_MAX` with 4-level page tables).
     pub const TASK_SIZE: UserAddr = UserAddr(0x7fff_ffff_f000);
+    /// One past the highest address where anything is mapped for a program. What lies between here and
+    /// [`UserAddr::TASK_SIZE`] may belong to the platform, and is the same on all of them, so that images are.
+    pub const MAP_END: UserAddr = UserAddr(0x7fff_c000_0000);
 
     pub fn is_null(self) -> bool {
         self.0 == 0

@@ -1,0 +1,239 @@
+//! Orders for a stub's agent, and the first of all stubs.
+//!
+//! An order is a list of operations in pages that the stub cannot write. That it has been carried out, and whether all went
+//! well, comes through a descriptor that guest code cannot use; an operation's result comes through memory that guest code
+//! can write: it is an allegation, and only about the guest's own memory.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use parking_lot::Mutex;
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
+};
+
+use crate::layout::{
+    AREAS, AREAS_LEN, RECEIVED_FD, REQUEST, REQUEST_LEN, SOCKET_FD, agent, request, special,
+};
+use crate::sys::{SharedMemory, futex_wait, futex_wake};
+
+/// What the agent is to do: a system call, or one of [`special`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Operation {
+    number: u64,
+    args: [u64; 6],
+    may_fail: bool,
+}
+
+impl Operation {
+    pub(crate) fn call(number: libc::c_long, args: [u64; 6]) -> Operation {
+        Operation { number: number as u64, args, may_fail: false }
+    }
+    pub(crate) fn special(number: u64, args: [u64; 3]) -> Operation {
+        let [a, b, c] = args;
+        Operation { number, args: [a, b, c, 0, 0, 0], may_fail: false }
+    }
+    /// The same, whose failure does not count.
+    pub(crate) fn may_fail(self) -> Operation {
+        Operation { may_fail: true, ..self }
+    }
+    /// Takes the next message from the socket; its descriptors get the numbers from [`RECEIVED_FD`]. The message's header
+    /// lies where the stub cannot write; so the kernel reports EFAULT, when all is done.
+    fn receive() -> Operation {
+        let header = REQUEST + request::MESSAGE_HEADER as u64;
+        Operation::call(libc::SYS_recvmsg, [SOCKET_FD as u64, header, libc::MSG_DONTWAIT as u64, 0, 0, 0])
+            .may_fail()
+    }
+    fn close_received() -> Operation {
+        Operation::call(libc::SYS_close_range, [RECEIVED_FD as u64, u64::from(u32::MAX), 0, 0, 0, 0])
+    }
+}
+
+/// Why an order was not carried out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Failed {
+    /// The stub has ended.
+    Ended,
+    /// A host call failed, with this number.
+    Errno(i32),
+}
+
+/// The Sentry's end of the line to an agent.
+#[derive(Debug)]
+pub(crate) struct Line {
+    memory: SharedMemory,
+    socket: OwnedFd,
+    /// The number of the last order.
+    sequence: Mutex<u32>,
+}
+
+/// What a stub is given at its birth.
+#[derive(Debug)]
+pub(crate) struct Dowry {
+    pub(crate) socket: OwnedFd,
+    pub(crate) request: OwnedFd,
+    pub(crate) areas: OwnedFd,
+}
+
+impl Line {
+    /// A line to a stub that is to be made, that stub's areas, and what it is to be given.
+    pub(crate) fn new() -> io::Result<(Line, SharedMemory, Dowry)> {
+        let (near, far) = rustix::net::socketpair(
+            AddressFamily::UNIX,
+            SocketType::SEQPACKET,
+            SocketFlags::CLOEXEC,
+            None,
+        )?;
+        rustix::net::sockopt::set_socket_passcred(&near, true)?;
+        let (memory, request) = SharedMemory::new("stub-request", REQUEST_LEN)?;
+        let (areas, areas_fd) = SharedMemory::new("stub-areas", AREAS_LEN)?;
+        // A `msghdr` with one buffer of one byte.
+        let put = |at: usize, value: u64| memory.u64(at).store(value, Ordering::Relaxed);
+        put(request::MESSAGE_HEADER + 16, REQUEST + request::IO_VECTOR as u64);
+        put(request::MESSAGE_HEADER + 24, 1);
+        put(request::MESSAGE_HEADER + 32, AREAS + agent::CONTROL as u64);
+        put(request::MESSAGE_HEADER + 40, agent::CONTROL_LEN as u64);
+        put(request::IO_VECTOR, AREAS + agent::MESSAGE as u64);
+        put(request::IO_VECTOR + 8, 1);
+        let line = Line { memory, socket: near, sequence: Mutex::new(0) };
+        Ok((line, areas, Dowry { socket: far, request, areas: areas_fd }))
+    }
+
+    /// Waits until the new stub says that it is there; returns its process id as the kernel knows it. The other end must
+    /// be nobody's but the stub's.
+    pub(crate) fn await_birth(&self) -> io::Result<i32> {
+        let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmCredentials(1))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let mut byte = [0];
+        loop {
+            let mut buffers = [io::IoSliceMut::new(&mut byte)];
+            match rustix::net::recvmsg(&self.socket, &mut buffers, &mut control, RecvFlags::empty()) {
+                Err(rustix::io::Errno::INTR) => {}
+                Err(e) => return Err(e.into()),
+                Ok(message) if message.bytes == 0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(_) => break,
+            }
+        }
+        let pid = control.drain().find_map(|message| match message {
+            RecvAncillaryMessage::ScmCredentials(sender) => Some(sender.pid.as_raw_nonzero().get()),
+            _ => None,
+        });
+        pid.ok_or_else(|| io::ErrorKind::InvalidData.into())
+    }
+
+    fn ack(&self) -> &AtomicU32 {
+        self.memory.u32(request::ACK)
+    }
+
+    /// The stub has ended: whoever waits for an answer gets none.
+    pub(crate) fn ended(&self) {
+        self.ack().fetch_or(request::ACK_DEAD, Ordering::SeqCst);
+        futex_wake(self.ack());
+    }
+
+    /// Has operations carried out, one after the other, whether or not one fails; `files` are there for them, from
+    /// number [`RECEIVED_FD`]. Each operation's result is in `results` as the stub says. At most
+    /// [`request::MAX_OPERATIONS`] less two.
+    pub(crate) fn order(
+        &self,
+        areas: &SharedMemory,
+        files: &[BorrowedFd<'_>],
+        operations: &[Operation],
+        results: &mut [u64],
+    ) -> Result<(), Failed> {
+        let mut sequence = self.sequence.lock();
+        let with_files = !files.is_empty();
+        if with_files {
+            send(&self.socket, files)?;
+        }
+        let before = with_files.then(Operation::receive);
+        let after = with_files.then(Operation::close_received);
+        let mut count: usize = 0;
+        for operation in before.iter().chain(operations).chain(&after) {
+            self.put(count, operation);
+            count += 1;
+        }
+        let offset = usize::from(with_files);
+        let all_well = self.carry_out(&mut sequence, count)?;
+        let result_at = |i: usize| areas.u64(agent::RESULTS + 8 * (i + offset)).load(Ordering::Relaxed);
+        for (i, result) in results.iter_mut().enumerate() {
+            *result = result_at(i);
+        }
+        if all_well {
+            return Ok(());
+        }
+        let failure = operations.iter().enumerate().filter(|(_, o)| !o.may_fail).find_map(|(i, _)| {
+            let result = result_at(i) as i64;
+            (-4095..0).contains(&result).then_some(-result as i32)
+        });
+        Err(Failed::Errno(failure.unwrap_or(libc::ENOMEM)))
+    }
+
+    fn put(&self, index: usize, operation: &Operation) {
+        let at = request::OPERATIONS + index * request::OPERATION_LEN;
+        let store = |at: usize, value: u64| self.memory.u64(at).store(value, Ordering::Relaxed);
+        store(at, operation.number);
+        for (i, arg) in operation.args.into_iter().enumerate() {
+            store(at + 8 + 8 * i, arg);
+        }
+        store(at + request::FLAGS, if operation.may_fail { request::MAY_FAIL } else { 0 });
+    }
+
+    fn carry_out(&self, sequence: &mut u32, count: usize) -> Result<bool, Failed> {
+        *sequence = sequence.wrapping_add(1);
+        let good = (*sequence & 0x7f) << 1;
+        let before = self.ack().load(Ordering::Relaxed);
+        self.memory.u32(request::ANSWER).store(good | (good | 1) << 8, Ordering::Relaxed);
+        self.memory.u32(request::COUNT).store(count as u32, Ordering::Relaxed);
+        self.memory.u32(request::SENTRY_SLEEPS).store(1, Ordering::Relaxed);
+        let number = self.memory.u32(request::SEQUENCE);
+        number.store(*sequence, Ordering::SeqCst);
+        futex_wake(number);
+        loop {
+            let ack = self.ack().load(Ordering::Acquire);
+            if ack & request::ACK_DEAD != 0 {
+                return Err(Failed::Ended);
+            }
+            if ack & !1 == good {
+                return Ok(ack == good);
+            }
+            if ack != before {
+                // Nothing else is ever written there.
+                return Err(Failed::Ended);
+            }
+            futex_wait(self.ack(), ack, None);
+        }
+    }
+}
+
+fn send(socket: &OwnedFd, files: &[BorrowedFd<'_>]) -> Result<(), Failed> {
+    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(3))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !control.push(SendAncillaryMessage::ScmRights(files)) {
+        return Err(Failed::Errno(libc::EMFILE));
+    }
+    loop {
+        let sent =
+            rustix::net::sendmsg(socket, &[io::IoSlice::new(&[0])], &mut control, SendFlags::NOSIGNAL);
+        match sent {
+            Ok(_) => return Ok(()),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(rustix::io::Errno::PIPE | rustix::io::Errno::CONNRESET) => return Err(Failed::Ended),
+            Err(e) => return Err(Failed::Errno(e.raw_os_error())),
+        }
+    }
+}
+
+impl Dowry {
+    /// The descriptors in the order in which a forked stub expects them.
+    pub(crate) fn files(&self) -> [BorrowedFd<'_>; 3] {
+        [self.socket.as_fd(), self.request.as_fd(), self.areas.as_fd()]
+    }
+}
+
+/// The operation that forks the stub.
+pub(crate) fn fork() -> Operation {
+    Operation::special(special::FORK, [0; 3])
+}

@@ -1,0 +1,298 @@
+//! A guest thread's side of a stub: running it, kicking it, its FPU state.
+//!
+//! The state word in the thread's area says whose turn it is. The Sentry makes it `GUEST` and waits until it is `EVENT`;
+//! the stub's thread does the reverse. Both look out for a moment before they sleep.
+//!
+//! A kick makes it `KICKED` and sends the signal. A guest that has blocked the signal (it can: `rt_sigreturn` loads any mask)
+//! would run on for ever; so whoever waits for a kicked thread does so for a limited time, and then ends the stub.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use quicksand_abi::UserAddr;
+use quicksand_platform::{
+    Access, AddressSpace, Context, Exit, Fault, FaultCause, Kicker, PlatformError, Registers, Trap,
+};
+
+use crate::fpu::State;
+use crate::frame::{Damaged, Frame};
+use crate::layout::{AREA_LEN, KICK_SIGNAL, STUB_START, area, state};
+use crate::shared::Shared;
+use crate::space::SystrapSpace;
+use crate::sys::{futex_wait, futex_wake};
+use crate::threads::{Stub, Thread, ended};
+use crate::host_error;
+
+/// How long a kicked thread may take to stop, twice: a machine that was suspended uses up one.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How long the Sentry looks out for a thread's next stop before it sleeps.
+const SPIN: Duration = Duration::from_micros(20);
+/// Error code of an instruction fetch in user mode.
+const ERROR_FETCH: u32 = 1 << 4 | 1 << 2;
+
+/// What a context and its kickers share.
+#[derive(Debug, Default)]
+struct KickState {
+    pending: bool,
+    /// Set while guest code runs.
+    running: Option<(Arc<Stub>, Thread)>,
+}
+
+#[derive(Debug, Default)]
+struct Kick(Mutex<KickState>);
+
+impl Kicker for Kick {
+    fn kick(&self) {
+        let mut kick = self.0.lock();
+        kick.pending = true;
+        if let Some((stub, thread)) = &kick.running {
+            let word = stub.state(thread.index);
+            if word.compare_exchange(state::GUEST, state::KICKED, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
+                stub.signal(*thread, KICK_SIGNAL);
+                // Whoever waits does so for a limited time from now on.
+                futex_wake(word);
+            }
+        }
+    }
+}
+
+/// A thread that a context has.
+#[derive(Debug)]
+struct Attached {
+    stub: Arc<Stub>,
+    thread: Thread,
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(crate) struct SystrapContext {
+    shared: Arc<Shared>,
+    kick: Arc<Kick>,
+    attached: Option<Attached>,
+    /// The extended state, where it is not in the attached thread's frame; `None` there: as after `execve`.
+    saved: Option<State>,
+}
+
+impl SystrapContext {
+    pub(crate) fn new(shared: &Arc<Shared>) -> SystrapContext {
+        SystrapContext { shared: Arc::clone(shared), kick: Arc::default(), attached: None, saved: None }
+    }
+
+    /// What the processor could not even begin to run, and what is the stub's. Linux finds these in IRETQ, or at the
+    /// first fetch.
+    fn refuse(&self, regs: &Registers) -> Option<Exit> {
+        if regs.rip < STUB_START {
+            return None;
+        }
+        if std::mem::take(&mut self.kick.0.lock().pending) {
+            return Some(Exit::Kicked);
+        }
+        let canonical = regs.rip < 1 << 47 || regs.rip >= !0 << 47;
+        Some(if canonical {
+            Exit::Fault(Fault {
+                addr: UserAddr(regs.rip),
+                access: Access::Execute,
+                cause: FaultCause::Unmapped,
+                error_code: ERROR_FETCH,
+            })
+        } else {
+            Exit::Trap(Trap { vector: 13, error_code: 0, dr6: 0 })
+        })
+    }
+
+    /// Gives up the thread, keeping the extended state.
+    fn detach(&mut self) {
+        if let Some(Attached { stub, thread }) = self.attached.take() {
+            // A frame that is damaged has no state worth keeping.
+            self.saved = Frame::of(&stub.areas, thread.index)
+                .and_then(|frame| frame.extended_state(&self.shared.cpu))
+                .ok();
+            stub.give_back(thread);
+        }
+    }
+
+    /// A thread of `stub`, with the extended state in its frame.
+    fn attach(&mut self, stub: &Arc<Stub>) -> Result<(), PlatformError> {
+        if self.attached.as_ref().is_some_and(|attached| Arc::ptr_eq(&attached.stub, stub)) {
+            return Ok(());
+        }
+        self.detach();
+        let (thread, new) = stub.take_thread(&self.shared.cpu)?;
+        if new {
+            self.shared.counters.threads.add();
+        }
+        let attached = Attached { stub: Arc::clone(stub), thread };
+        let state = self.saved.take().unwrap_or_else(|| self.shared.cpu.fresh());
+        let loaded = Frame::of(&stub.areas, thread.index)
+            .and_then(|frame| frame.set_extended_state(&self.shared.cpu, &state));
+        loaded.map_err(|_| damaged(stub))?;
+        self.attached = Some(attached);
+        Ok(())
+    }
+
+    fn run_in(&mut self, space: &SystrapSpace, regs: &mut Registers) -> Result<Exit, PlatformError> {
+        if let Some(exit) = self.refuse(regs) {
+            return Ok(exit);
+        }
+        self.attach(&space.stub)?;
+        let Some(Attached { stub, thread }) = &self.attached else { return Err(ended()) };
+        loop {
+            let frame = Frame::of(&stub.areas, thread.index).map_err(|_| damaged(stub))?;
+            frame.set_registers(regs);
+            {
+                let mut kick = self.kick.0.lock();
+                if std::mem::take(&mut kick.pending) {
+                    return Ok(Exit::Kicked);
+                }
+                if stub.state(thread.index).swap(state::GUEST, Ordering::SeqCst) == state::DEAD {
+                    stub.state(thread.index).store(state::DEAD, Ordering::SeqCst);
+                    return Err(ended());
+                }
+                kick.running = Some((Arc::clone(stub), *thread));
+            }
+            if stub.areas.u32(thread.index * AREA_LEN + area::STUB_SLEEPS).load(Ordering::SeqCst) != 0 {
+                futex_wake(stub.state(thread.index));
+            }
+            let waited = self.wait(stub, *thread);
+            self.kick.0.lock().running = None;
+            waited?;
+            let frame = Frame::of(&stub.areas, thread.index).map_err(|_| damaged(stub))?;
+            let counters = &self.shared.counters;
+            match frame.stop(regs) {
+                Some(Exit::Kicked) => {
+                    // One that is not pending came with an exit before, which it has been told by.
+                    if std::mem::take(&mut self.kick.0.lock().pending) {
+                        counters.kicks.add();
+                        return Ok(Exit::Kicked);
+                    }
+                }
+                Some(exit) => {
+                    match exit {
+                        Exit::Syscall => counters.syscalls.add(),
+                        Exit::Fault(_) => counters.faults.add(),
+                        _ => counters.traps.add(),
+                    }
+                    return Ok(exit);
+                }
+                None => {}
+            }
+        }
+    }
+
+    /// Waits until the thread has stopped.
+    fn wait(&self, stub: &Arc<Stub>, thread: Thread) -> Result<(), PlatformError> {
+        let word = stub.state(thread.index);
+        let start = Instant::now();
+        let mut rounds = 0u32;
+        loop {
+            match word.load(Ordering::Acquire) {
+                state::GUEST | state::KICKED => {}
+                state::DEAD => return Err(ended()),
+                _ => return Ok(()),
+            }
+            rounds += 1;
+            if rounds.is_multiple_of(64) && start.elapsed() > SPIN {
+                break;
+            }
+            std::hint::spin_loop();
+        }
+        let sleeps = stub.areas.u32(thread.index * AREA_LEN + area::SENTRY_SLEEPS);
+        sleeps.store(1, Ordering::SeqCst);
+        self.shared.counters.sleeps.add();
+        let mut tried = 0;
+        let result = loop {
+            let now = word.load(Ordering::SeqCst);
+            match now {
+                state::GUEST => {
+                    futex_wait(word, now, None);
+                }
+                state::KICKED => {
+                    if !futex_wait(word, now, Some(PATIENCE)) {
+                        tried += 1;
+                        if tried == 2 {
+                            stub.process.kill();
+                            let reason = std::io::Error::other("it does not stop; its process is killed");
+                            break Err(host_error("interrupting guest code", reason));
+                        }
+                    }
+                }
+                state::DEAD => break Err(ended()),
+                _ => break Ok(()),
+            }
+        };
+        sleeps.store(0, Ordering::Relaxed);
+        result
+    }
+}
+
+/// A guest has written nonsense where its registers are kept: the end of that guest.
+fn damaged(stub: &Stub) -> PlatformError {
+    stub.process.kill();
+    host_error("running guest code", std::io::Error::other("it has overwritten its signal frame"))
+}
+
+impl Drop for SystrapContext {
+    fn drop(&mut self) {
+        if let Some(Attached { stub, thread }) = self.attached.take() {
+            stub.give_back(thread);
+        }
+    }
+}
+
+impl Context for SystrapContext {
+    fn run(&mut self, space: &Arc<dyn AddressSpace>, regs: &mut Registers) -> Result<Exit, PlatformError> {
+        match space.as_any().downcast_ref::<SystrapSpace>() {
+            Some(space) if Arc::ptr_eq(&space.shared, &self.shared) => self.run_in(space, regs),
+            _ => Err(host_error("run", std::io::Error::other("the address space is another platform's"))),
+        }
+    }
+
+    fn kicker(&self) -> Arc<dyn Kicker> {
+        Arc::clone(&self.kick) as Arc<dyn Kicker>
+    }
+
+    fn get_extended_state(&mut self, out: &mut [u8]) -> Result<(), PlatformError> {
+        let cpu = &self.shared.cpu;
+        let state = match &self.attached {
+            Some(Attached { stub, thread }) => {
+                let frame = Frame::of(&stub.areas, thread.index);
+                frame.and_then(|frame| frame.extended_state(cpu)).map_err(|_| damaged(stub))?
+            }
+            None => match &self.saved {
+                Some(state) => cpu.export(state.0.clone()),
+                None => cpu.fresh(),
+            },
+        };
+        let len = out.len().min(state.0.len());
+        out[..len].copy_from_slice(&state.0[..len]);
+        out[len..].fill(0);
+        Ok(())
+    }
+
+    fn set_extended_state(&mut self, state: &[u8]) -> Result<(), PlatformError> {
+        self.replace(self.shared.cpu.sanitized(state))
+    }
+
+    fn reset_extended_state(&mut self) -> Result<(), PlatformError> {
+        self.replace(self.shared.cpu.fresh())
+    }
+}
+
+impl SystrapContext {
+    fn replace(&mut self, state: State) -> Result<(), PlatformError> {
+        match &self.attached {
+            Some(Attached { stub, thread }) => {
+                let frame = Frame::of(&stub.areas, thread.index);
+                let replaced = frame.and_then(|frame| frame.set_extended_state(&self.shared.cpu, &state));
+                replaced.map_err(|Damaged| damaged(stub))
+            }
+            None => {
+                self.saved = Some(state);
+                Ok(())
+            }
+        }
+    }
+}
+

@@ -1,0 +1,200 @@
+//! The system call filters of a stub, as BPF programs.
+//!
+//! A stub's agent may make the calls that it needs, from the stub's code only. Its guest threads have a second filter on top (the
+//! kernel takes the strictest answer): everything traps but `rt_sigreturn` and `futex` on the areas, each from the one
+//! instruction that the stub has for it. What traps becomes SIGSYS, which is how a guest's system calls are seen.
+
+use crate::layout::{AREAS, AREAS_LEN, FORK_FLAGS, IMAGE, THREAD_FLAGS};
+
+/// Instruction pointers behind the calls that guest threads may make.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct GuestCalls {
+    pub(crate) futex: [u64; 2],
+    pub(crate) sigreturn: u64,
+}
+
+/// The agent's calls. `clone` is looked at more closely.
+const AGENT: &[libc::c_long] = &[
+    libc::SYS_futex,
+    libc::SYS_pwrite64,
+    libc::SYS_mmap,
+    libc::SYS_munmap,
+    libc::SYS_mprotect,
+    libc::SYS_mremap,
+    libc::SYS_madvise,
+    libc::SYS_mincore,
+    libc::SYS_recvmsg,
+    libc::SYS_close,
+    libc::SYS_close_range,
+    libc::SYS_rt_sigprocmask,
+    libc::SYS_sigaltstack,
+    // A guest thread's, whose own filter is on top of this one.
+    libc::SYS_rt_sigreturn,
+    libc::SYS_seccomp,
+    // After a fork.
+    libc::SYS_prctl,
+    libc::SYS_getppid,
+    libc::SYS_dup2,
+    libc::SYS_write,
+    libc::SYS_exit_group,
+];
+
+const AUDIT_ARCH_X86_64: u32 = 0xc000_003e;
+const RET_ALLOW: u32 = libc::SECCOMP_RET_ALLOW;
+const RET_TRAP: u32 = libc::SECCOMP_RET_TRAP;
+
+/// Offsets in `struct seccomp_data`.
+const NUMBER: u32 = 0;
+const ARCH: u32 = 4;
+const IP_LOW: u32 = 8;
+const IP_HIGH: u32 = 12;
+const fn argument(n: u32) -> u32 {
+    16 + 8 * n
+}
+
+const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
+const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
+const EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
+const AT_LEAST: u16 = (libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K) as u16;
+
+/// A program being written, as the bytes of `struct sock_filter`s.
+#[derive(Default)]
+struct Program(Vec<u8>);
+
+impl Program {
+    fn push(&mut self, code: u16, jump_true: u8, jump_false: u8, k: u32) -> &mut Program {
+        self.0.extend_from_slice(&code.to_le_bytes());
+        self.0.extend_from_slice(&[jump_true, jump_false]);
+        self.0.extend_from_slice(&k.to_le_bytes());
+        self
+    }
+    fn load(&mut self, offset: u32) -> &mut Program {
+        self.push(LOAD, 0, 0, offset)
+    }
+    fn answer(&mut self, answer: u32) -> &mut Program {
+        self.push(RETURN, 0, 0, answer)
+    }
+    /// Traps unless the word last loaded is `value`.
+    fn require(&mut self, value: u32) -> &mut Program {
+        self.push(EQUAL, 1, 0, value).answer(RET_TRAP)
+    }
+    /// Allows where the word last loaded is `value`.
+    fn allow(&mut self, value: u32) -> &mut Program {
+        self.push(EQUAL, 0, 1, value).answer(RET_ALLOW)
+    }
+    /// Only calls from the stub's code; leaves the lower half of the instruction pointer loaded.
+    fn from_stub(&mut self) -> &mut Program {
+        self.load(ARCH).require(AUDIT_ARCH_X86_64);
+        self.load(IP_HIGH).require((IMAGE >> 32) as u32).load(IP_LOW)
+    }
+}
+
+/// The agent's program: `code_len` is how far its code goes.
+pub(crate) fn agent(code_len: u32) -> Vec<u8> {
+    let mut program = Program::default();
+    let start = IMAGE as u32;
+    program.from_stub();
+    program.push(AT_LEAST, 1, 0, start).answer(RET_TRAP);
+    program.push(AT_LEAST, 0, 1, start + code_len + 1).answer(RET_TRAP);
+    program.load(NUMBER);
+    for call in AGENT {
+        program.allow(*call as u32);
+    }
+    program.require(libc::SYS_clone as u32).load(argument(0));
+    program.allow(THREAD_FLAGS as u32).allow(FORK_FLAGS as u32).answer(RET_TRAP);
+    program.0
+}
+
+/// The guest threads' program.
+pub(crate) fn guest(calls: &GuestCalls) -> Vec<u8> {
+    let mut program = Program::default();
+    program.from_stub();
+    // Each test skips to the next where the instruction is another.
+    program.push(EQUAL, 0, 3, calls.sigreturn as u32);
+    program.load(NUMBER).push(EQUAL, 0, 1, libc::SYS_rt_sigreturn as u32).answer(RET_ALLOW);
+    program.push(EQUAL, 1, 0, calls.futex[0] as u32);
+    program.push(EQUAL, 0, 11, calls.futex[1] as u32);
+    program.load(NUMBER).require(libc::SYS_futex as u32);
+    program.load(argument(0) + 4).require((AREAS >> 32) as u32);
+    program.load(argument(0)).push(AT_LEAST, 0, 3, AREAS as u32);
+    program.push(AT_LEAST, 2, 0, (AREAS + AREAS_LEN as u64) as u32);
+    // FUTEX_WAIT and FUTEX_WAKE.
+    program.load(argument(1)).push(AT_LEAST, 0, 1, 2);
+    program.answer(RET_TRAP);
+    program.answer(RET_ALLOW);
+    program.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stub;
+
+    /// Runs a program as the kernel does.
+    fn run(program: &[u8], number: u32, arch: u32, ip: u64, args: [u64; 2]) -> u32 {
+        let mut data = Vec::new();
+        data.extend_from_slice(&number.to_le_bytes());
+        data.extend_from_slice(&arch.to_le_bytes());
+        data.extend_from_slice(&ip.to_le_bytes());
+        args.iter().for_each(|a| data.extend_from_slice(&a.to_le_bytes()));
+        let word = |bytes: &[u8]| u32::from_le_bytes(bytes.try_into().unwrap());
+        let (mut at, mut a) = (0usize, 0u32);
+        loop {
+            let i = &program[at * 8..at * 8 + 8];
+            let (code, k) = (u16::from_le_bytes([i[0], i[1]]), word(&i[4..]));
+            at += 1;
+            let jump = |taken: bool| usize::from(if taken { i[2] } else { i[3] });
+            match code {
+                LOAD => a = word(&data[k as usize..k as usize + 4]),
+                RETURN => return k,
+                EQUAL => at += jump(a == k),
+                AT_LEAST => at += jump(a >= k),
+                _ => panic!("code {code:#x}"),
+            }
+        }
+    }
+
+    #[test]
+    fn guest_threads_may_do_next_to_nothing() {
+        let calls = stub::guest_calls();
+        let program = guest(&calls);
+        let (futex, sigreturn) = (libc::SYS_futex as u32, libc::SYS_rt_sigreturn as u32);
+        let ok = |number, ip, args| run(&program, number, AUDIT_ARCH_X86_64, ip, args) == RET_ALLOW;
+        assert!(ok(sigreturn, calls.sigreturn, [0, 0]));
+        for ip in calls.futex {
+            for (args, allowed) in [
+                ([AREAS, 0], true),
+                ([AREAS + AREAS_LEN as u64 - 4, 1], true),
+                ([AREAS, 2], false),
+                ([AREAS, 1 << 31], false),
+                ([AREAS - 4, 0], false),
+                ([AREAS + AREAS_LEN as u64, 0], false),
+                ([AREAS & 0xffff_ffff, 0], false),
+                ([0x40_0000, 0], false),
+            ] {
+                assert_eq!(ok(futex, ip, args), allowed, "{args:x?}");
+            }
+            assert!(!ok(sigreturn, ip, [AREAS, 0]));
+            assert!(!ok(futex | 0x4000_0000, ip, [AREAS, 0]));
+            assert_eq!(run(&program, futex, 0x4000_0003, ip, [AREAS, 0]), RET_TRAP);
+        }
+        assert!(!ok(futex, calls.sigreturn, [AREAS, 0]));
+        for ip in [0x40_0000, calls.sigreturn + 1, calls.sigreturn - 2, calls.sigreturn & 0xffff_ffff] {
+            assert!(!ok(sigreturn, ip, [0, 0]) && !ok(futex, ip, [AREAS, 0]));
+        }
+    }
+
+    #[test]
+    fn the_agent_makes_threads_and_forks_only() {
+        let program = agent(0x800);
+        let ok = |number: libc::c_long, ip, args| {
+            run(&program, number as u32, AUDIT_ARCH_X86_64, ip, args) == RET_ALLOW
+        };
+        assert!(ok(libc::SYS_mmap, IMAGE + 0x100, [0, 0]));
+        assert!(!ok(libc::SYS_mmap, IMAGE + 0x900, [0, 0]) && !ok(libc::SYS_mmap, 0x40_0000, [0, 0]));
+        assert!(!ok(libc::SYS_openat, IMAGE + 0x100, [0, 0]));
+        assert!(ok(libc::SYS_clone, IMAGE + 0x100, [THREAD_FLAGS, 0]));
+        assert!(ok(libc::SYS_clone, IMAGE + 0x100, [FORK_FLAGS, 0]));
+        assert!(!ok(libc::SYS_clone, IMAGE + 0x100, [0, 0]));
+    }
+}

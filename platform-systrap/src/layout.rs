@@ -1,0 +1,151 @@
+//! Where things are: the stub's own range of the address space, and the fields of the pages that the Sentry and a stub
+//! share. The assembly of `stub.rs` and the Sentry's side both take every number from here.
+//!
+//! The range `STUB_START..STUB_END` is above anything that a guest can map. In it, from below:
+//!
+//! - the *image*: code and constants, readable and executable, never writable;
+//! - the *globals*: one page, read-only here, the same in all stubs of a platform, written by the Sentry;
+//! - the *request pages*, read-only here, of this stub alone: what the agent is to do, written by the Sentry;
+//! - the *areas*, readable and writable for everybody: one for the agent, some for its results, one per guest thread. What
+//!   stands there is an allegation by the guest.
+
+use quicksand_abi::UserAddr;
+
+pub(crate) const STUB_START: u64 = UserAddr::MAP_END.0;
+pub(crate) const STUB_END: u64 = UserAddr::TASK_SIZE.0;
+
+pub(crate) const IMAGE: u64 = STUB_START;
+pub(crate) const IMAGE_LEN: usize = 0x4000;
+/// Constants begin here, after the code.
+pub(crate) const CONSTANTS_OFFSET: usize = 0x2000;
+pub(crate) const CONSTANTS: u64 = IMAGE + CONSTANTS_OFFSET as u64;
+
+pub(crate) const GLOBALS: u64 = STUB_START + 0x1_0000;
+pub(crate) const GLOBALS_LEN: usize = 0x1000;
+pub(crate) const REQUEST: u64 = STUB_START + 0x2_0000;
+pub(crate) const REQUEST_LEN: usize = 0x4000;
+
+/// An area's size; also the alignment by which the handler finds its own.
+pub(crate) const AREA_LEN: usize = 0x4000;
+pub(crate) const MAX_AREAS: usize = 16384;
+pub(crate) const AREAS: u64 = STUB_START + 0x1000_0000;
+pub(crate) const AREAS_LEN: usize = MAX_AREAS * AREA_LEN;
+/// Of each area, where the alternate signal stack begins.
+pub(crate) const STACK: usize = 0x1000;
+/// The agent's area is the first. Bulk results (`mincore`) are in those after it; guest threads have the rest.
+pub(crate) const BULK_OFFSET: usize = AREA_LEN;
+pub(crate) const BULK_LEN: usize = 2 * AREA_LEN;
+pub(crate) const FIRST_THREAD_AREA: usize = 3;
+
+/// Fields of a guest thread's area.
+pub(crate) mod area {
+    /// Who runs: see the constants of [`super::state`]. A futex.
+    pub(crate) const STATE: usize = 0x00;
+    /// Not zero while the Sentry sleeps on `STATE`.
+    pub(crate) const SENTRY_SLEEPS: usize = 0x40;
+    /// Not zero while the stub's thread sleeps on `STATE`.
+    pub(crate) const STUB_SLEEPS: usize = 0x80;
+    /// The signal that stopped it.
+    pub(crate) const SIGNAL: usize = 0xc0;
+    /// Where its `ucontext` is.
+    pub(crate) const FRAME: usize = 0xc8;
+    pub(crate) const FS_BASE: usize = 0xd0;
+    pub(crate) const GS_BASE: usize = 0xd8;
+    /// A `stack_t`: the alternate stack, for a thread that starts.
+    pub(crate) const ALT_STACK: usize = 0x100;
+}
+
+/// Values of an area's state word.
+pub(crate) mod state {
+    /// The guest runs, or is about to.
+    pub(crate) const GUEST: u32 = 0;
+    /// It has stopped, and waits for the Sentry.
+    pub(crate) const EVENT: u32 = 1;
+    /// The guest runs, and is to stop soon.
+    pub(crate) const KICKED: u32 = 2;
+    /// The stub has ended. Final.
+    pub(crate) const DEAD: u32 = 3;
+}
+
+/// Fields of the request pages.
+pub(crate) mod request {
+    /// Counts requests. A futex, on which the agent waits.
+    pub(crate) const SEQUENCE: usize = 0x00;
+    /// Its lowest byte is written by the agent when it is done, through a descriptor: guest code cannot. A futex.
+    pub(crate) const ACK: usize = 0x40;
+    /// Set by the Sentry in `ACK` when the stub has ended.
+    pub(crate) const ACK_DEAD: u32 = 0x100;
+    pub(crate) const SENTRY_SLEEPS: usize = 0x80;
+    /// How many operations there are.
+    pub(crate) const COUNT: usize = 0x84;
+    /// What the agent is to write to `ACK`: at `ANSWER` if all operations did well, else the byte after it.
+    pub(crate) const ANSWER: usize = 0x88;
+    /// A `msghdr` and its `iovec`, for descriptors to come.
+    pub(crate) const MESSAGE_HEADER: usize = 0x100;
+    pub(crate) const IO_VECTOR: usize = 0x140;
+    pub(crate) const OPERATIONS: usize = 0x200;
+    /// Of an operation: its number, six arguments, and `FLAGS`.
+    pub(crate) const OPERATION_LEN: usize = 64;
+    pub(crate) const FLAGS: usize = 56;
+    /// A failure of this one does not count.
+    pub(crate) const MAY_FAIL: u64 = 1;
+    pub(crate) const MAX_OPERATIONS: usize = (super::REQUEST_LEN - OPERATIONS) / OPERATION_LEN;
+}
+
+/// Offsets in the agent's area: the results of operations, then where a received message and its control data go.
+pub(crate) mod agent {
+    pub(crate) const RESULTS: usize = 0;
+    pub(crate) const MESSAGE: usize = 0xc00;
+    pub(crate) const CONTROL: usize = 0xc40;
+    pub(crate) const CONTROL_LEN: usize = 64;
+}
+
+/// Fields of the globals.
+pub(crate) mod globals {
+    /// How many cycles of the time stamp counter a thread spins before it sleeps.
+    pub(crate) const SPIN_CYCLES: usize = 0x00;
+    /// The Sentry's process id, as its stubs see it.
+    pub(crate) const SENTRY_PID: usize = 0x08;
+}
+
+/// Operations of the agent that are no system call.
+pub(crate) mod special {
+    pub(crate) const FIRST: u64 = 0x1000;
+    /// Makes a guest thread with the clone flags and in the area given.
+    pub(crate) const THREAD: u64 = 0x1000;
+    /// Forks the stub.
+    pub(crate) const FORK: u64 = 0x1001;
+    /// Compares and exchanges a 32-bit word: address, expected, new.
+    pub(crate) const COMPARE_EXCHANGE: u64 = 0x1002;
+}
+
+/// Descriptors of a stub: its socket and its request pages. What it receives gets the next numbers.
+pub(crate) const SOCKET_FD: i32 = 0;
+pub(crate) const REQUEST_FD: i32 = 1;
+pub(crate) const RECEIVED_FD: i32 = 2;
+
+/// Offsets in the constants.
+pub(crate) mod constants {
+    /// A signal mask with everything in it.
+    pub(crate) const ALL_SIGNALS: usize = 0x00;
+    /// The agent's: all but the faults that its copies may meet.
+    pub(crate) const AGENT_SIGNALS: usize = 0x08;
+    /// The agent's alternate stack, a `stack_t`.
+    pub(crate) const AGENT_STACK: usize = 0x10;
+    /// Two `sock_fprog`.
+    pub(crate) const AGENT_FILTER: usize = 0x40;
+    pub(crate) const GUEST_FILTER: usize = 0x50;
+    pub(crate) const PROGRAMS: usize = 0x100;
+}
+
+/// The signal that gets a guest thread out.
+pub const KICK_SIGNAL: i32 = libc::SIGURG;
+
+pub(crate) const THREAD_FLAGS: u64 = (libc::CLONE_VM
+    | libc::CLONE_FS
+    | libc::CLONE_FILES
+    | libc::CLONE_SIGHAND
+    | libc::CLONE_THREAD
+    | libc::CLONE_SYSVSEM) as u64;
+/// The child is the Sentry's, as its maker is. It sends no signal when it ends.
+pub(crate) const FORK_FLAGS: u64 = libc::CLONE_PARENT as u64;

@@ -1,0 +1,314 @@
+//! Guest address spaces: one stub each.
+//!
+//! Calls are ordered by the lock of the space's regions. When an order to the agent has been carried out, the host has
+//! changed the page tables for all threads of the stub, as `mprotect(2)` and its kin promise to.
+
+use std::any::Any;
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use quicksand_abi::{Errno, PAGE_SIZE, UserAddr, UserRange};
+use quicksand_platform::{AddressSpace, Advice, Backing, MemFault, PlatformError, Prot};
+
+use crate::agent::{Failed, Operation};
+use crate::layout::{AREAS, BULK_LEN, BULK_OFFSET, STUB_START, request, special};
+use crate::memory;
+use crate::regions::{Region, Regions};
+use crate::shared::Shared;
+use crate::threads::Stub;
+
+#[derive(Debug)]
+pub(crate) struct SystrapSpace {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) stub: Arc<Stub>,
+    regions: Mutex<Regions>,
+}
+
+impl Drop for SystrapSpace {
+    fn drop(&mut self) {
+        // Contexts that ran in it may hold the stub for a while.
+        self.stub.process.kill();
+    }
+}
+
+impl From<Failed> for Errno {
+    fn from(failed: Failed) -> Errno {
+        match failed {
+            Failed::Ended => Errno::ENOMEM,
+            Failed::Errno(errno) => Errno::from_raw(errno),
+        }
+    }
+}
+
+fn protection(prot: Prot) -> u64 {
+    // Write and execute imply read.
+    let mut bits = if prot.any() { libc::PROT_READ } else { libc::PROT_NONE };
+    if prot.write {
+        bits |= libc::PROT_WRITE;
+    }
+    if prot.execute {
+        bits |= libc::PROT_EXEC;
+    }
+    bits as u64
+}
+
+fn munmap(range: UserRange) -> Operation {
+    Operation::call(libc::SYS_munmap, [range.start.0, range.len(), 0, 0, 0, 0])
+}
+
+fn mprotect((start, end): (u64, u64), prot: Prot) -> Operation {
+    Operation::call(libc::SYS_mprotect, [start, end - start, protection(prot), 0, 0, 0])
+}
+
+/// The stub's own pages are not for guests, whatever the Sentry's tree of VMAs says.
+fn check(range: UserRange) -> Result<(), Errno> {
+    if range.end.0 > STUB_START { Err(Errno::ENOMEM) } else { Ok(()) }
+}
+
+impl SystrapSpace {
+    pub(crate) fn new(shared: &Arc<Shared>) -> Result<SystrapSpace, PlatformError> {
+        let stub = shared.new_stub()?;
+        Ok(SystrapSpace { shared: Arc::clone(shared), stub, regions: Mutex::default() })
+    }
+
+    fn order(&self, operations: &[Operation]) -> Result<(), Failed> {
+        for batch in operations.chunks(request::MAX_OPERATIONS - 2) {
+            self.shared.counters.orders.add();
+            self.stub.order(batch, &mut [])?;
+        }
+        Ok(())
+    }
+
+    fn order_with(&self, file: BorrowedFd<'_>, operation: Operation) -> Result<(), Failed> {
+        self.shared.counters.orders.add();
+        self.stub.order_with(file, operation)
+    }
+
+    /// Calls `f` with the address of each mapped page of `start..end` and whether it is resident. As far as the stub says.
+    fn residency(&self, runs: &[(u64, u64)], mut f: impl FnMut(u64, bool)) -> Result<(), Failed> {
+        const PAGES: u64 = BULK_LEN as u64;
+        for (start, end) in runs {
+            for at in (*start..*end).step_by((PAGES * PAGE_SIZE) as usize) {
+                let len = (end - at).min(PAGES * PAGE_SIZE);
+                let bulk = AREAS + BULK_OFFSET as u64;
+                self.order(&[Operation::call(libc::SYS_mincore, [at, len, bulk, 0, 0, 0])])?;
+                let pages = len / PAGE_SIZE;
+                let mut bytes = vec![0; pages.next_multiple_of(8) as usize];
+                self.stub.areas.read(BULK_OFFSET, &mut bytes);
+                for page in 0..pages {
+                    f(at + page * PAGE_SIZE, bytes[page as usize] & 1 != 0);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl AddressSpace for SystrapSpace {
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+
+    fn map(&self, range: UserRange, prot: Prot, backing: Backing<'_>) -> Result<(), Errno> {
+        check(range)?;
+        let mut regions = self.regions.lock();
+        let mmap = |flags: i32, fd: i64, offset: u64| {
+            // Guests are not promised memory: what is too much is the kernel's matter when it is touched.
+            let flags = (flags | libc::MAP_FIXED | libc::MAP_NORESERVE) as u64;
+            let args = [range.start.0, range.len(), protection(prot), flags, fd as u64, offset];
+            Operation::call(libc::SYS_mmap, args)
+        };
+        let received = i64::from(crate::layout::RECEIVED_FD);
+        let (result, shared) = match backing {
+            Backing::Anonymous => {
+                (self.order(&[mmap(libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1, 0)]), false)
+            }
+            Backing::PrivateFile { fd, offset } => {
+                (self.order_with(fd, mmap(libc::MAP_PRIVATE, received, offset)), false)
+            }
+            Backing::SharedFile { fd, offset, .. } => {
+                (self.order_with(fd, mmap(libc::MAP_SHARED, received, offset)), true)
+            }
+        };
+        if let Err(failed) = result {
+            // What was there may be gone.
+            let _ = self.order(&[munmap(range).may_fail()]);
+            regions.remove(range.start.0, range.end.0);
+            return Err(failed.into());
+        }
+        regions.insert(Region { start: range.start.0, end: range.end.0, prot, shared });
+        Ok(())
+    }
+
+    fn unmap(&self, range: UserRange) -> Result<(), Errno> {
+        check(range)?;
+        let mut regions = self.regions.lock();
+        self.order(&[munmap(range)])?;
+        regions.remove(range.start.0, range.end.0);
+        Ok(())
+    }
+
+    fn protect(&self, range: UserRange, prot: Prot) -> Result<(), Errno> {
+        check(range)?;
+        let mut regions = self.regions.lock();
+        let runs = regions.runs(range.start.0, range.end.0);
+        let operations: Vec<Operation> = runs.into_iter().map(|run| mprotect(run, prot)).collect();
+        self.order(&operations)?;
+        regions.protect(range.start.0, range.end.0, prot);
+        Ok(())
+    }
+
+    fn relocate(&self, old: UserRange, new_start: UserAddr) -> Result<(), Errno> {
+        check(old)?;
+        let target = UserRange::new(new_start, old.len()).ok_or(Errno::ENOMEM)?;
+        check(target)?;
+        let mut regions = self.regions.lock();
+        let moved = regions.within(old.start.0, old.end.0);
+        let to = |address: u64| address - old.start.0 + new_start.0;
+        let mut operations = vec![munmap(target)];
+        operations.extend(moved.iter().map(|region| {
+            let len = region.end - region.start;
+            let flags = (libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED) as u64;
+            Operation::call(libc::SYS_mremap, [region.start, len, len, flags, to(region.start), 0])
+        }));
+        self.order(&operations)?;
+        regions.remove(old.start.0, old.end.0);
+        regions.remove(target.start.0, target.end.0);
+        for region in moved {
+            regions.insert(Region { start: to(region.start), end: to(region.end), ..region });
+        }
+        Ok(())
+    }
+
+    fn advise(&self, range: UserRange, advice: Advice) -> Result<(), Errno> {
+        check(range)?;
+        let number = match advice {
+            Advice::DontNeed => libc::MADV_DONTNEED,
+            Advice::Free => libc::MADV_FREE,
+            Advice::Populate { write: false } => libc::MADV_POPULATE_READ,
+            Advice::Populate { write: true } => libc::MADV_POPULATE_WRITE,
+        };
+        let regions = self.regions.lock();
+        let advise = |start: u64, end: u64, number: i32| {
+            Operation::call(libc::SYS_madvise, [start, end - start, number as u64, 0, 0, 0])
+        };
+        let mut operations = Vec::new();
+        for region in regions.within(range.start.0, range.end.0) {
+            match advice {
+                // Only for memory that is no file's.
+                Advice::Free => {
+                    operations.push(advise(region.start, region.end, libc::MADV_FREE).may_fail());
+                }
+                Advice::DontNeed => operations.push(advise(region.start, region.end, number)),
+                Advice::Populate { .. } if region.prot.any() => {
+                    operations.push(advise(region.start, region.end, number).may_fail());
+                }
+                Advice::Populate { .. } => {}
+            }
+        }
+        Ok(self.order(&operations)?)
+    }
+
+    fn fork(&self) -> Result<Arc<dyn AddressSpace>, PlatformError> {
+        let regions = self.regions.lock();
+        let stub = self.shared.fork_stub(&self.stub)?;
+        Ok(Arc::new(SystrapSpace {
+            shared: Arc::clone(&self.shared),
+            stub,
+            regions: Mutex::new(regions.clone()),
+        }))
+    }
+
+    fn read(&self, addr: UserAddr, buf: &mut [u8]) -> Result<(), MemFault> {
+        memory::read(&self.stub, addr, buf)
+    }
+
+    fn write(&self, addr: UserAddr, buf: &[u8]) -> Result<(), MemFault> {
+        memory::write(&self.stub, addr, buf)
+    }
+
+    fn write_forced(&self, addr: UserAddr, buf: &[u8]) -> Result<(), MemFault> {
+        let end = addr.checked_add(buf.len() as u64).filter(|end| end.0 <= STUB_START);
+        let Some(end) = end else { return Err(MemFault { addr, done: 0 }) };
+        if buf.is_empty() {
+            return Ok(());
+        }
+        let regions = self.regions.lock();
+        let mut at = addr.0;
+        // Writable for a moment, where they are not.
+        for region in regions.within(addr.page_floor().0, end.page_ceil().unwrap_or(end).0) {
+            let (from, to) = (region.start.max(addr.0), region.end.min(end.0));
+            let fault = |at: u64| MemFault { addr: UserAddr(at), done: (at - addr.0) as usize };
+            if from != at {
+                return Err(fault(at));
+            }
+            let part = &buf[(from - addr.0) as usize..(to - addr.0) as usize];
+            let behind = |f: MemFault| fault(from + f.done as u64);
+            if region.prot.write {
+                memory::write(&self.stub, UserAddr(from), part).map_err(behind)?;
+            } else if region.shared {
+                return Err(fault(from));
+            } else {
+                let pages = (region.start, region.end);
+                let open = Prot { write: true, ..region.prot };
+                self.order(&[mprotect(pages, open)]).map_err(|_| fault(from))?;
+                let written = memory::write(&self.stub, UserAddr(from), part).map_err(behind);
+                self.order(&[mprotect(pages, region.prot)]).map_err(|_| fault(from))?;
+                written?;
+            }
+            at = to;
+        }
+        if at == end.0 {
+            Ok(())
+        } else {
+            Err(MemFault { addr: UserAddr(at), done: (at - addr.0) as usize })
+        }
+    }
+
+    fn load_u32(&self, addr: UserAddr) -> Result<u32, MemFault> {
+        // The host copies an aligned word at once.
+        let mut bytes = [0; 4];
+        memory::read(&self.stub, addr, &mut bytes)?;
+        Ok(u32::from_ne_bytes(bytes))
+    }
+
+    fn compare_exchange_u32(&self, addr: UserAddr, current: u32, new: u32) -> Result<u32, MemFault> {
+        let fault = MemFault { addr, done: 0 };
+        if addr.0 >= STUB_START {
+            return Err(fault);
+        }
+        let exchange =
+            Operation::special(special::COMPARE_EXCHANGE, [addr.0, u64::from(current), u64::from(new)]);
+        let mut found = [0];
+        self.shared.counters.orders.add();
+        self.stub.order(&[exchange], &mut found).map_err(|_| fault)?;
+        Ok(found[0] as u32)
+    }
+
+    fn resident(&self, range: UserRange, out: &mut [bool]) {
+        out.fill(false);
+        let runs = self.regions.lock().runs(range.start.0, range.end.0);
+        let result = self.residency(&runs, |address, resident| {
+            let index = ((address - range.start.0) / PAGE_SIZE) as usize;
+            if let Some(out) = out.get_mut(index) {
+                *out = resident;
+            }
+        });
+        if let Err(failed) = result {
+            tracing::debug!("mincore: {failed:?}");
+        }
+    }
+
+    fn resident_bytes(&self) -> u64 {
+        let private = |r: &&Region| !r.shared && r.prot.any();
+        let runs: Vec<(u64, u64)> =
+            self.regions.lock().all().filter(private).map(|r| (r.start, r.end)).collect();
+        let mut pages = 0;
+        let result = self.residency(&runs, |_, resident| pages += u64::from(resident));
+        if let Err(failed) = result {
+            tracing::debug!("mincore: {failed:?}");
+        }
+        pages * PAGE_SIZE
+    }
+}

@@ -1,0 +1,150 @@
+//! A stub as the Sentry sees it: its process, its agent, and its guest threads.
+//!
+//! Guest threads are made when first needed and go back to the stub's pool when their context has done with them; an idle
+//! one waits in its signal handler. Nothing proves that it does: a guest can make one of its threads claim so and run on,
+//! as it can have a thread run in the first place. It cannot leave its process.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use parking_lot::Mutex;
+use quicksand_platform::PlatformError;
+
+use crate::agent::{self, Failed, Line, Operation};
+use crate::fpu::Cpu;
+use crate::frame::Frame;
+use crate::layout::{AREA_LEN, AREAS, FIRST_THREAD_AREA, MAX_AREAS, THREAD_FLAGS, area, special, state};
+use crate::reaper::{Mourner, Process};
+use crate::sys::{SharedMemory, futex_wake};
+use crate::{NAME, host_error};
+
+/// A guest thread of a stub.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Thread {
+    /// Its area's number.
+    pub(crate) index: usize,
+    /// Its thread id, as the stub says.
+    pub(crate) tid: i32,
+}
+
+#[derive(Debug)]
+struct Pool {
+    idle: Vec<Thread>,
+    /// The first area that was never used.
+    next: usize,
+    ended: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct Stub {
+    pub(crate) process: Arc<Process>,
+    line: Line,
+    pub(crate) areas: SharedMemory,
+    pool: Mutex<Pool>,
+}
+
+pub(crate) fn ended() -> PlatformError {
+    host_error("running guest code", std::io::Error::other("its process was killed"))
+}
+
+impl Stub {
+    pub(crate) fn new(process: Arc<Process>, line: Line, areas: SharedMemory) -> Stub {
+        let pool = Pool { idle: Vec::new(), next: FIRST_THREAD_AREA, ended: false };
+        Stub { process, line, areas, pool: Mutex::new(pool) }
+    }
+
+    /// See [`Line::order`]; without files.
+    pub(crate) fn order(&self, operations: &[Operation], results: &mut [u64]) -> Result<(), Failed> {
+        self.line.order(&self.areas, &[], operations, results)
+    }
+
+    /// With one file.
+    pub(crate) fn order_with(
+        &self,
+        file: std::os::fd::BorrowedFd<'_>,
+        operation: Operation,
+    ) -> Result<(), Failed> {
+        self.line.order(&self.areas, &[file], &[operation], &mut [])
+    }
+
+    /// A copy, with no threads but its agent.
+    pub(crate) fn fork(&self) -> Result<Stub, PlatformError> {
+        let (line, areas, dowry) = Line::new().map_err(|e| host_error("making a stub's pages", e))?;
+        match self.line.order(&self.areas, &dowry.files(), &[agent::fork()], &mut []) {
+            Ok(()) => {}
+            Err(Failed::Errno(libc::EAGAIN | libc::ENOMEM)) => {
+                return Err(PlatformError::Exhausted { platform: NAME, what: "processes" });
+            }
+            Err(Failed::Errno(errno)) => {
+                return Err(host_error("forking a stub", std::io::Error::from_raw_os_error(errno)));
+            }
+            Err(Failed::Ended) => return Err(ended()),
+        }
+        drop(dowry);
+        let pid = line.await_birth().map_err(|e| host_error("waiting for a stub", e))?;
+        let process = Process::new(pid).map_err(|e| host_error("pidfd_open", e))?;
+        Ok(Stub::new(Arc::new(process), line, areas))
+    }
+
+    /// A thread that waits for the Sentry, with a frame. `true`: it is new.
+    pub(crate) fn take_thread(&self, cpu: &Cpu) -> Result<(Thread, bool), PlatformError> {
+        let index = {
+            let mut pool = self.pool.lock();
+            if pool.ended {
+                return Err(ended());
+            }
+            if let Some(thread) = pool.idle.pop() {
+                return Ok((thread, false));
+            }
+            if pool.next >= MAX_AREAS {
+                return Err(PlatformError::Exhausted { platform: NAME, what: "threads of one process" });
+            }
+            let index = pool.next;
+            pool.next += 1;
+            // Under the lock, so that the end of the stub is not overwritten.
+            self.state(index).store(state::EVENT, Ordering::SeqCst);
+            index
+        };
+        Frame::prepare(&self.areas, index, cpu);
+        let area = AREAS + (index * AREA_LEN) as u64;
+        let make = Operation::special(special::THREAD, [THREAD_FLAGS, area, 0]);
+        let mut tid = [0];
+        match self.order(&[make], &mut tid) {
+            Ok(()) => Ok((Thread { index, tid: i32::try_from(tid[0]).unwrap_or(0) }, true)),
+            Err(Failed::Ended) => Err(ended()),
+            // The area stays unused: this is the end of the process, or near it.
+            Err(Failed::Errno(_)) => Err(PlatformError::Exhausted { platform: NAME, what: "threads" }),
+        }
+    }
+
+    /// A context has done with it.
+    pub(crate) fn give_back(&self, thread: Thread) {
+        self.pool.lock().idle.push(thread);
+    }
+
+    pub(crate) fn state(&self, index: usize) -> &std::sync::atomic::AtomicU32 {
+        self.areas.u32(index * AREA_LEN + area::STATE)
+    }
+
+    /// Sends the thread a signal.
+    pub(crate) fn signal(&self, thread: Thread, signal: i32) {
+        let (pid, tid) = (self.process.pid(), thread.tid);
+        if tid > 0 {
+            // SAFETY: touches no memory of ours. The process is ours for as long as `self.process` lives, and the kernel
+            // sees to it that the thread is one of that process.
+            unsafe { libc::syscall(libc::SYS_tgkill, pid, tid, signal) };
+        }
+    }
+}
+
+impl Mourner for Stub {
+    fn ended(&self) {
+        self.line.ended();
+        let mut pool = self.pool.lock();
+        pool.ended = true;
+        for index in FIRST_THREAD_AREA..pool.next {
+            self.state(index).store(state::DEAD, Ordering::SeqCst);
+            futex_wake(self.state(index));
+        }
+    }
+}

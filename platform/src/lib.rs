@@ -7,7 +7,7 @@
 //!
 //! Invariants that every platform keeps, and that the Sentry relies on:
 //!
-//! - Ranges handed to an [`AddressSpace`] are page-aligned, not empty and below `UserAddr::TASK_SIZE`.
+//! - Ranges handed to an [`AddressSpace`] are page-aligned and not empty; what is mapped lies below `UserAddr::MAP_END`.
 //! - When `unmap`, `protect`, `map` or `fork` return, no guest instruction that starts afterwards, on any thread, can
 //!   use a translation that they took away or made read-only.
 //! - A guest access that the mapping allows never surfaces as an [`Exit::Fault`]: the platform resolves it itself.

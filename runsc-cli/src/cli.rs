@@ -87,8 +87,12 @@ pub enum LogFormat {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum PlatformName {
+    /// KVM where it can be used, else systrap
     Auto,
+    /// A virtual machine
     Kvm,
+    /// Host processes whose system calls are trapped
+    Systrap,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

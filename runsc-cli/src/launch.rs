@@ -21,6 +21,7 @@ use crate::control::{self, Request, Response};
 use crate::error::{Context, Result};
 use crate::fail;
 use crate::hooks;
+use crate::platform::Chosen;
 use crate::sandbox::gofer::{Gofer, Sockets};
 use crate::sandbox::{self, Boot};
 use crate::spec::{IdMapping, Spec};
@@ -60,7 +61,7 @@ impl Plan<'_> {
         }
         let rootfs = rootfs(&self.bundle, &self.spec)?;
         self.spec.log_ignored();
-        let device = open_kvm()?;
+        let platform = Chosen::by_name(self.global.platform)?;
         let state = State {
             id: self.id.clone(),
             bundle: self.bundle.clone(),
@@ -79,7 +80,7 @@ impl Plan<'_> {
             hooks: self.spec.hooks.clone(),
         };
         let mut container = Container::create(&self.global.state_root(), state)?;
-        match self.launch_in(&mut container, rootfs, device) {
+        match self.launch_in(&mut container, rootfs, platform) {
             Ok((child, channel)) => Ok(Launched { container, child, channel }),
             Err(e) => {
                 if let Err(more) = container.remove() {
@@ -94,7 +95,7 @@ impl Plan<'_> {
         self,
         container: &mut Container,
         rootfs: PathBuf,
-        device: OwnedFd,
+        platform: Chosen,
     ) -> Result<(Child, UnixStream)> {
         let linux = &self.spec.linux;
         if !self.global.ignore_cgroups {
@@ -121,7 +122,7 @@ impl Plan<'_> {
             rootfs,
             gofer,
             passwd,
-            device,
+            platform,
             overlay: self.global.overlay,
             strace: self.global.strace,
             stdio: self.stdio,
@@ -223,15 +224,6 @@ fn answer(channel: &UnixStream, request: &Request, child: &Child) -> Result<()> 
             fail!("the sandbox process ended while it was starting ({})", describe(wait(child)))
         }
     }
-}
-
-fn open_kvm() -> Result<OwnedFd> {
-    use rustix::fs::{Mode, OFlags};
-    rustix::fs::open("/dev/kvm", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).map_err(|e| {
-        crate::error::Error::new(format!(
-            "/dev/kvm cannot be opened ({e}); `quicksand doctor` says what to do about it"
-        ))
-    })
 }
 
 /// The directory that `root.path` names.

@@ -18,6 +18,7 @@ mod hooks;
 mod launch;
 mod log;
 mod passwd;
+mod platform;
 mod rlimits;
 mod sandbox;
 mod spec;

@@ -31,7 +31,7 @@ struct Finding {
 }
 
 pub fn run(args: &DoctorArgs) -> Result<u8> {
-    let findings = [kernel(), kvm(), userfaultfd(), user_namespaces(), cgroups(), rights(), descriptors()];
+    let findings = [kernel(), kvm(), systrap(), userfaultfd(), user_namespaces(), cgroups(), rights(), descriptors()];
     match args.format {
         DoctorFormat::Json => println!("{}", serde_json::to_string_pretty(&findings).context("doctor")?),
         DoctorFormat::Text => {
@@ -92,9 +92,21 @@ fn kvm() -> Finding {
         ),
         Err(e) => bad(
             "KVM",
-            Verdict::Missing,
+            Verdict::Limited,
             e.to_string(),
-            "load kvm_intel or kvm_amd, and give this user /dev/kvm (usually: usermod -aG kvm USER)",
+            "load kvm_intel or kvm_amd, and give this user /dev/kvm (usually: usermod -aG kvm USER); until then systrap is used",
+        ),
+    }
+}
+
+fn systrap() -> Finding {
+    match quicksand_platform_systrap::SystrapPlatform::new() {
+        Ok(_) => good("systrap", "works"),
+        Err(e) => bad(
+            "systrap",
+            Verdict::Limited,
+            e.to_string(),
+            "needed where KVM is not: FSGSBASE (Linux 5.9), and seccomp filters",
         ),
     }
 }

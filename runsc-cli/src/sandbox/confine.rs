@@ -65,11 +65,16 @@ pub enum Files {
     Writable,
 }
 
-/// Leaves the host's files and gives up all rights but those that `files` needs.
-pub fn lock_down(files: Files, process: filter::Process) -> Result<()> {
+/// Leaves the host's files and gives up all rights but those that `files` needs. What remains to be done is the filter.
+pub fn give_up_rights(files: Files) -> Result<()> {
     enter_empty_root().context("entering an empty root")?;
     drop_capabilities(files).context("dropping capabilities")?;
-    rustix::thread::set_no_new_privs(true).context("PR_SET_NO_NEW_PRIVS")?;
+    rustix::thread::set_no_new_privs(true).context("PR_SET_NO_NEW_PRIVS")
+}
+
+/// Gives up those rights, and all system calls that `process` does not need.
+pub fn lock_down(files: Files, process: filter::Process) -> Result<()> {
+    give_up_rights(files)?;
     filter::install(process)
 }
 

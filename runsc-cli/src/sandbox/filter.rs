@@ -5,8 +5,11 @@
 //! filters of their own on top: the kernel takes the strictest answer of all filters.
 //!
 //! What is not here, and why that matters: `execve` (no other program), `fork` and its kin (`clone` makes threads only),
-//! `kill` beyond this process, `ptrace`, `process_vm_*`, `mount` and its kin, `setns`, `unshare`, `bpf`, `perf_event_open`,
+//! `kill` beyond this process, `ptrace`, `mount` and its kin, `setns`, `unshare`, `bpf`, `perf_event_open`,
 //! `userfaultfd`, `io_uring`, `open_by_handle_at`, and `openat` through a symbolic link.
+//!
+//! Each platform adds what it needs: KVM its device calls; systrap the memory of its stubs (`process_vm_*`), and their end. There is
+//! nobody else whom those could reach: in the sandbox's pid namespace there are the Sentry and its stubs only.
 
 use std::collections::BTreeMap;
 
@@ -17,14 +20,34 @@ use seccompiler::{
 };
 
 use crate::error::{Context, Result};
+use crate::platform::Chosen;
 
 /// Which process a filter is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Process {
     /// The Sentry; `opens_files`: it opens the container's files by itself.
-    Sentry { opens_files: bool },
+    Sentry {
+        opens_files: bool,
+        platform: Platform,
+    },
     /// A gofer: files, and the sockets it is asked on.
     Gofer,
+}
+
+/// Which platform's calls are needed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Platform {
+    Kvm,
+    Systrap,
+}
+
+impl From<&Chosen> for Platform {
+    fn from(chosen: &Chosen) -> Platform {
+        match chosen {
+            Chosen::Kvm(_) => Platform::Kvm,
+            Chosen::Systrap => Platform::Systrap,
+        }
+    }
 }
 
 /// Finding, making, opening and removing files, below the directories that the process was given.
@@ -179,9 +202,18 @@ const IOCTLS: &[u32] = &[
     0x5421, // FIONREAD, FIONBIO
 ];
 
-/// Classes of device calls, by the type byte: KVM, and network interfaces (reading them needs no right; changing them needs
-/// one that we lack).
-const IOCTL_TYPES: &[u64] = &[0xae, 0x89];
+/// Classes of device calls, by the type byte: network interfaces (reading them needs no right; changing them needs one that
+/// we lack), and KVM.
+const IOCTLS_NETWORK: u64 = 0x89;
+const IOCTLS_KVM: u64 = 0xae;
+
+/// The Sentry's with systrap: the memory and the end of stubs.
+const SYSTRAP: &[c_long] = &[
+    libc::SYS_process_vm_readv,
+    libc::SYS_process_vm_writev,
+    libc::SYS_pidfd_open,
+    libc::SYS_waitid,
+];
 
 /// Families of sockets that may be made.
 const FAMILIES: &[i32] = &[libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
@@ -199,7 +231,7 @@ pub fn install(process: Process) -> Result<()> {
 fn programs(process: Process) -> Result<Vec<BpfProgram>> {
     let errno = |e: i32| SeccompAction::Errno(e.unsigned_abs());
     let mut programs = Vec::new();
-    if let Process::Sentry { opens_files } = process {
+    if let Process::Sentry { opens_files, .. } = process {
         // glibc then makes threads with `clone`, whose flags a filter can see.
         programs.push(compile(
             only(libc::SYS_clone3, Vec::new()),
@@ -225,22 +257,21 @@ fn only(call: c_long, rules: Vec<SeccompRule>) -> Rules {
 
 fn allowed(process: Process) -> Result<Rules> {
     let lists: &[&[c_long]] = match process {
-        Process::Sentry { opens_files: true } => &[PROGRAM, OPEN_FILES, SENTRY, FILE_NAMES],
-        Process::Sentry { opens_files: false } => &[PROGRAM, OPEN_FILES, SENTRY],
+        Process::Sentry { opens_files: true, .. } => &[PROGRAM, OPEN_FILES, SENTRY, FILE_NAMES],
+        Process::Sentry { opens_files: false, .. } => &[PROGRAM, OPEN_FILES, SENTRY],
         Process::Gofer => &[PROGRAM, OPEN_FILES, FILE_NAMES, &[libc::SYS_openat2]],
     };
     let mut rules: Rules =
         lists.iter().flat_map(|list| list.iter()).map(|call| (*call, Vec::new())).collect();
-    if process == Process::Gofer {
-        return Ok(rules);
-    }
+    let Process::Sentry { platform, .. } = process else { return Ok(rules) };
 
     let mut ioctls = Vec::new();
     for number in IOCTLS {
         ioctls.push(equal(1, u64::from(*number))?);
     }
-    for kind in IOCTL_TYPES {
-        ioctls.push(masked(1, 0xff00, kind << 8)?);
+    ioctls.push(masked(1, 0xff00, IOCTLS_NETWORK << 8)?);
+    if platform == Platform::Kvm {
+        ioctls.push(masked(1, 0xff00, IOCTLS_KVM << 8)?);
     }
     rules.insert(libc::SYS_ioctl, ioctls);
 
@@ -261,8 +292,16 @@ fn allowed(process: Process) -> Result<Rules> {
     );
     rules.insert(libc::SYS_clone, vec![masked(0, thread | namespaces, thread)?]);
 
-    // Signals to this process only: it is the first of its pid namespace.
-    rules.insert(libc::SYS_tgkill, vec![equal(0, 1)?]);
+    // Signals to this process only: it is the first of its pid namespace. To stubs, the one that stops a guest thread, and
+    // the one that ends the stub.
+    let mut signals = vec![equal(0, 1)?];
+    if platform == Platform::Systrap {
+        let kick = quicksand_platform_systrap::KICK_SIGNAL;
+        signals.push(equal(2, u64::from(kick.unsigned_abs()))?);
+        rules.insert(libc::SYS_pidfd_send_signal, vec![equal(1, u64::from(libc::SIGKILL.unsigned_abs()))?]);
+        rules.extend(SYSTRAP.iter().map(|call| (*call, Vec::new())));
+    }
+    rules.insert(libc::SYS_tgkill, signals);
     rules.insert(libc::SYS_prctl, vec![equal(0, u64::from(libc::PR_SET_NAME.unsigned_abs()))?]);
     Ok(rules)
 }
@@ -290,8 +329,10 @@ fn rule(argument: u8, op: SeccompCmpOp, value: u64) -> Result<SeccompRule> {
 mod tests {
     #[test]
     fn the_filters_compile() {
-        use super::{Process, programs};
-        assert_eq!(programs(Process::Sentry { opens_files: true }).unwrap().len(), 3);
+        use super::{Platform, Process, programs};
+        for platform in [Platform::Kvm, Platform::Systrap] {
+            assert_eq!(programs(Process::Sentry { opens_files: true, platform }).unwrap().len(), 3);
+        }
         assert_eq!(programs(Process::Gofer).unwrap().len(), 1);
     }
 }

@@ -3,7 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use quicksand_platform_kvm::KvmPlatform;
+use quicksand_platform::Platform;
 use quicksand_sentry::boot::{
     BootError, CapSets, ContainerConfig, MountConfig, MountKind, ProcessConfig, RootConfig, SignalTarget,
     Started,
@@ -76,15 +76,17 @@ fn signal_code(signal: i32) -> u8 {
 }
 
 impl Sandbox {
-    /// Makes the machine, the kernel and the container; nothing runs yet.
-    pub fn boot(boot: &mut Boot, sources: Sources, machine: Machine) -> Result<Sandbox> {
-        let device = boot.device.try_clone().context("a descriptor")?;
-        let platform = KvmPlatform::new(Some(device)).context("starting the platform")?;
+    /// Makes the kernel and the container; nothing runs yet.
+    pub fn boot(
+        boot: &mut Boot,
+        platform: Arc<dyn Platform>,
+        sources: Sources,
+        machine: Machine,
+    ) -> Result<Sandbox> {
         let mut timeline = boot.timeline.another();
         let first_entry = timeline
             .is_watched()
             .then(|| FirstEntry(Box::new(move || timeline.event("first_guest_instruction", now_ns()))));
-        let platform = Arc::new(platform);
         let kernel = Kernel::new(KernelConfig { platform, machine, strace: boot.strace, first_entry });
         let process =
             boot.spec.process.take().ok_or_else(|| Error::new("config.json: process is missing"))?;

@@ -4,7 +4,8 @@
 //! - [`gofer`]: the file server process, where there is one. [`files`]: the container's root and bind mounts, as descriptors of detached mounts. [`confine`]: namespaces, chroot,
 //!   capabilities, the system call filter. [`guest`]: from the OCI spec to the kernel's own terms. [`serve`]: requests.
 //!
-//! Invariants: nothing of a guest runs before [`confine`] is done. The process ends with its container's exit code, and all
+//! Invariants: nothing of a guest runs before [`confine`] is done; the platform is made when all rights are given up, before
+//! the filter is there, by the process's only thread. The process ends with its container's exit code, and all
 //! its threads with it.
 
 mod confine;
@@ -28,6 +29,7 @@ use crate::cli::Overlay;
 use crate::control::{self, Request, Response};
 use crate::error::{Context, Result};
 use crate::fail;
+use crate::platform::Chosen;
 use crate::spec::Spec;
 use crate::timeline::{Timeline, now_ns};
 
@@ -41,8 +43,7 @@ pub struct Boot {
     pub gofer: Option<gofer::Sockets>,
     /// The container's `/etc/passwd`.
     pub passwd: String,
-    /// An open `/dev/kvm`.
-    pub device: OwnedFd,
+    pub platform: Chosen,
     pub overlay: Overlay,
     pub strace: bool,
     pub stdio: [OwnedFd; 3],
@@ -61,7 +62,8 @@ pub struct Boot {
 impl Boot {
     /// The descriptors that it needs.
     pub fn descriptors(&self) -> Vec<i32> {
-        let mut all = vec![self.device.as_raw_fd(), self.channel.as_raw_fd(), self.listener.as_raw_fd()];
+        let mut all = vec![self.channel.as_raw_fd(), self.listener.as_raw_fd()];
+        all.extend(self.platform.descriptors());
         all.extend(self.stdio.iter().map(AsRawFd::as_raw_fd));
         all.extend(self.gofer.iter().flat_map(gofer::Sockets::descriptors));
         all.extend(self.timeline.fd().map(|fd| fd.as_raw_fd()));
@@ -127,20 +129,23 @@ impl Boot {
         let signals = serve::take_signals()?;
         // The host's descriptions of processor and memory cannot be opened from the empty root.
         let machine = Machine::new(memory_limit(&self.spec));
-        let sources = match self.gofer.take() {
+        let (sources, rights) = match self.gofer.take() {
             None => {
                 let files = files::open(&self.spec, &self.rootfs, self.overlay)?;
                 let rights = if files.writable { Files::Writable } else { Files::ReadOnly };
-                confine::lock_down(rights, filter::Process::Sentry { opens_files: true })?;
-                Sources::direct(files)
+                (Sources::direct(files), rights)
             }
-            Some(sockets) => {
-                confine::lock_down(Files::None, filter::Process::Sentry { opens_files: false })?;
-                Sources::served(sockets)
-            }
+            Some(sockets) => (Sources::served(sockets), Files::None),
         };
+        confine::give_up_rights(rights)?;
+        let filter = filter::Process::Sentry {
+            opens_files: rights != Files::None,
+            platform: (&self.platform).into(),
+        };
+        let platform = self.platform.make()?;
+        filter::install(filter)?;
         self.timeline.event("confined", now_ns());
-        let sandbox = guest::Sandbox::boot(&mut self, sources, machine)?;
+        let sandbox = guest::Sandbox::boot(&mut self, platform, sources, machine)?;
         self.timeline.event("sandbox_ready", now_ns());
         let sandbox = std::sync::Arc::new(sandbox);
         if self.start_now {

@@ -50,8 +50,8 @@ pub fn map(
 ) -> Result<Placed, Errno> {
     let (low, len) = elf.span().ok_or(Errno::EINVAL)?;
     let span = UserRange::new(UserAddr(low.wrapping_add(bias)), page_ceil(len)?).ok_or(Errno::EINVAL)?;
-    if first_fixed && (span.end > UserAddr::TASK_SIZE || inner.tree.overlaps(span)) {
-        return Err(if span.end > UserAddr::TASK_SIZE { Errno::ENOMEM } else { Errno::EEXIST });
+    if first_fixed && (span.end > UserAddr::MAP_END || inner.tree.overlaps(span)) {
+        return Err(if span.end > UserAddr::MAP_END { Errno::ENOMEM } else { Errno::EEXIST });
     }
     let mut placed = Placed { bias, start_code: u64::MAX, ..Placed::default() };
     for load in elf.loads() {
@@ -137,7 +137,7 @@ fn place(inner: &mut Inner, limits: &Limits, vma: Vma) -> Result<(), Errno> {
     if vma.range.is_empty() {
         return Ok(());
     }
-    if vma.range.end > UserAddr::TASK_SIZE {
+    if vma.range.end > UserAddr::MAP_END {
         return Err(Errno::ENOMEM);
     }
     inner.place(limits, vma.range.start, vma.range.len(), libc::MAP_FIXED as u32)?;

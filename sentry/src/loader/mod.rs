@@ -224,7 +224,7 @@ fn build(
 
     // The stack comes first, so that nothing else is placed where it grows. Its contents need the addresses of
     // everything else, and are written last; their size is known by the strings alone, up to a few hundred bytes.
-    let stack_top = UserAddr(UserAddr::TASK_SIZE.0 - random.pages(0, STACK_RANDOM + PAGE_SIZE));
+    let stack_top = UserAddr(UserAddr::MAP_END.0 - random.pages(0, STACK_RANDOM + PAGE_SIZE));
     let gap = if random.enabled { random.words[1] % 8192 } else { 0 };
     let strings: u64 = arguments.argv.iter().chain(&arguments.envp).map(|s| s.len() as u64 + 9).sum();
     let used = strings + path.len() as u64 + gap + 1024;
@@ -313,7 +313,7 @@ fn build(
 
 /// Where mappings go (`mmap_base`): below the stack as far as it may grow, or from a third of the address space up.
 fn layout(random: &Randomness, personality: u32, stack_limit: u64) -> Layout {
-    let size = UserAddr::TASK_SIZE.0;
+    let size = UserAddr::MAP_END.0;
     let top_down = personality & ADDR_COMPAT_LAYOUT == 0;
     let offset = random.pages(3, MMAP_RANDOM);
     let mmap_base = if top_down {

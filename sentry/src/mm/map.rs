@@ -154,13 +154,13 @@ impl Inner {
         len: u64,
         flags: u32,
     ) -> Result<UserAddr, Errno> {
-        let task_size = UserAddr::TASK_SIZE;
-        if len > task_size.0 {
+        let map_end = UserAddr::MAP_END;
+        if len > map_end.0 {
             return Err(Errno::ENOMEM);
         }
         let fixed = has(flags, libc::MAP_FIXED) || has(flags, libc::MAP_FIXED_NOREPLACE);
         let start = if fixed { addr } else { self.find_place(addr, len, flags)? };
-        if start.0 > task_size.0 - len {
+        if start.0 > map_end.0 - len {
             return Err(Errno::ENOMEM);
         }
         if !start.is_page_aligned() {
@@ -186,7 +186,7 @@ impl Inner {
         if !hint.is_null() {
             let hint = hint.max(lowest);
             if let Some(range) = UserRange::new(hint, len)
-                && range.end <= UserAddr::TASK_SIZE
+                && range.end <= UserAddr::MAP_END
                 && !self.tree.overlaps(range)
                 && self.tree.find_from(range.end).is_none_or(|v| range.end <= v.start_with_gap())
             {
@@ -197,7 +197,7 @@ impl Inner {
         let found = if self.layout.top_down { self.tree.gap_top_down(len, lowest, base) } else { None };
         // Where nothing is free below the base, look above it (and that is all there is to it when bottom-up).
         let from = if self.layout.top_down { UserAddr(UserAddr::TASK_SIZE.0 / 3).page_floor() } else { base };
-        found.or_else(|| self.tree.gap_bottom_up(len, from, UserAddr::TASK_SIZE)).ok_or(Errno::ENOMEM)
+        found.or_else(|| self.tree.gap_bottom_up(len, from, UserAddr::MAP_END)).ok_or(Errno::ENOMEM)
     }
 
     /// Puts a VMA where it belongs, replacing what is there (`mmap_region`).
@@ -274,7 +274,7 @@ impl Inner {
 
     fn set_brk(&mut self, limits: &Limits, brk: UserAddr) -> Result<(), Errno> {
         let marks = &self.marks;
-        if brk < marks.start_brk || brk > UserAddr::TASK_SIZE {
+        if brk < marks.start_brk || brk > UserAddr::MAP_END {
             return Err(Errno::EINVAL);
         }
         let data = marks.end_data.0.saturating_sub(marks.start_data.0);

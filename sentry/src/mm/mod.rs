@@ -106,7 +106,7 @@ pub struct Layout {
 impl Default for Layout {
     fn default() -> Layout {
         // What a process without randomisation and with an 8 MiB stack has.
-        Layout { mmap_base: UserAddr(0x7fff_f7ff_f000), top_down: true, low_base: UserAddr(0x4000_0000) }
+        Layout { mmap_base: UserAddr(UserAddr::MAP_END.0 - (128 << 20)), top_down: true, low_base: UserAddr(0x4000_0000) }
     }
 }
 

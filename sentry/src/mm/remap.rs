@@ -90,7 +90,7 @@ impl MemoryManager {
         }
         if old.end == vma.end() && old_len != 0 {
             let tail = UserRange { start: old.end, end: UserAddr(addr.0.saturating_add(new_len)) };
-            if tail.end <= UserAddr::TASK_SIZE && !inner.tree.overlaps(tail) {
+            if tail.end <= UserAddr::MAP_END && !inner.tree.overlaps(tail) {
                 inner.extend_mapping(limits, &vma, tail)?;
                 return Ok(addr);
             }

@@ -142,7 +142,7 @@ impl AddressSpace for FakeSpace {
         self
     }
     fn map(&self, range: UserRange, prot: Prot, backing: Backing<'_>) -> Result<(), Errno> {
-        assert!(range.is_page_aligned() && !range.is_empty() && range.end <= UserAddr::TASK_SIZE);
+        assert!(range.is_page_aligned() && !range.is_empty() && range.end <= UserAddr::MAP_END);
         let source = match backing {
             Backing::Anonymous => Source::Anonymous,
             Backing::PrivateFile { fd, offset } => Source::Private(own(fd.as_fd()), offset),
@@ -155,14 +155,14 @@ impl AddressSpace for FakeSpace {
         Ok(())
     }
     fn unmap(&self, range: UserRange) -> Result<(), Errno> {
-        assert!(range.is_page_aligned() && !range.is_empty() && range.end <= UserAddr::TASK_SIZE);
+        assert!(range.is_page_aligned() && !range.is_empty() && range.end <= UserAddr::MAP_END);
         let mut state = self.state.lock();
         state.cut(range);
         state.drop_pages(range);
         Ok(())
     }
     fn protect(&self, range: UserRange, prot: Prot) -> Result<(), Errno> {
-        assert!(range.is_page_aligned() && !range.is_empty() && range.end <= UserAddr::TASK_SIZE);
+        assert!(range.is_page_aligned() && !range.is_empty() && range.end <= UserAddr::MAP_END);
         let mut state = self.state.lock();
         for (start, mapping) in state.cut(range) {
             state.mappings.insert(start, Mapping { prot, ..mapping });

@@ -1,0 +1,67 @@
+//! Which platform runs a sandbox's code. It is chosen by the command, which still has the host's files in sight, and made
+//! in the sandbox process.
+
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Arc;
+
+use quicksand_platform::Platform;
+use quicksand_platform_kvm::KvmPlatform;
+use quicksand_platform_systrap::SystrapPlatform;
+
+use crate::cli::PlatformName;
+use crate::error::{Context, Error, Result};
+
+/// A platform that was chosen, with what it needs of the host.
+#[derive(Debug)]
+pub enum Chosen {
+    /// An open `/dev/kvm`.
+    Kvm(OwnedFd),
+    Systrap,
+}
+
+impl Chosen {
+    /// What `--platform` asks for.
+    pub fn by_name(name: PlatformName) -> Result<Chosen> {
+        match name {
+            PlatformName::Kvm => Ok(Chosen::Kvm(open_kvm()?)),
+            PlatformName::Systrap => Ok(Chosen::Systrap),
+            PlatformName::Auto => Ok(Chosen::best()),
+        }
+    }
+
+    /// KVM where there is one that may be used.
+    fn best() -> Chosen {
+        match open_kvm() {
+            Ok(device) => Chosen::Kvm(device),
+            Err(e) => {
+                tracing::debug!("systrap, since {e}");
+                Chosen::Systrap
+            }
+        }
+    }
+
+    /// The descriptors that it needs.
+    pub fn descriptors(&self) -> Vec<i32> {
+        match self {
+            Chosen::Kvm(device) => vec![device.as_raw_fd()],
+            Chosen::Systrap => Vec::new(),
+        }
+    }
+
+    /// Makes it. To be called by the sandbox process's main thread when that has given up its rights, but before it
+    /// has a system call filter and other threads: systrap's processes are forks of it.
+    pub fn make(&self) -> Result<Arc<dyn Platform>> {
+        let starting = "starting the platform";
+        Ok(match self {
+            Chosen::Kvm(device) => Arc::new(KvmPlatform::new(Some(device.try_clone().context("a descriptor")?)).context(starting)?),
+            Chosen::Systrap => Arc::new(SystrapPlatform::new().context(starting)?),
+        })
+    }
+}
+
+fn open_kvm() -> Result<OwnedFd> {
+    use rustix::fs::{Mode, OFlags};
+    rustix::fs::open("/dev/kvm", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).map_err(|e| {
+        Error::new(format!("/dev/kvm cannot be opened ({e}); `quicksand doctor` says what to do about it"))
+    })
+}

@@ -93,6 +93,10 @@ impl Platform for SystrapPlatform {
         Some(0)
     }
 
+    fn guest_time_is_callers(&self) -> bool {
+        false
+    }
+
     fn counters(&self) -> Vec<(&'static str, u64)> {
         self.shared.counters.all()
     }

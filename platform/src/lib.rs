@@ -65,6 +65,11 @@ pub trait Platform: Send + Sync + fmt::Debug {
         None
     }
 
+    /// Whether guest code runs on the very thread that calls [`Context::run`], so that its processor time is that thread's.
+    fn guest_time_is_callers(&self) -> bool {
+        true
+    }
+
     /// Counters since the start, for metrics and tests: exits by kind and the like, as `(name, value)`.
     fn counters(&self) -> Vec<(&'static str, u64)>;
 

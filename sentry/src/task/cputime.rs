@@ -3,8 +3,11 @@
 //! A task's total is the CPU time of the host thread that runs it. How it divides into user and system time is told by
 //! the time spent inside and outside guest code, measured at each crossing; as in Linux's `cputime_adjust`, the exact total
 //! is split in that proportion.
+//!
+//! Where the platform runs guest code on threads that are not ours, their clocks are out of sight: the time spent inside guest
+//! code then counts as user time, as if it had always had a processor, and the host thread's is system time.
 
-use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use quicksand_abi::task::{CLOCK_TICKS, Rusage};
@@ -76,13 +79,18 @@ pub struct CpuClock {
     /// Wall time inside guest code, and in the Sentry without waiting.
     guest_wall_ns: AtomicU64,
     sentry_wall_ns: AtomicU64,
+    /// Guest code has clocks of its own, which cannot be read.
+    guest_is_apart: AtomicBool,
+    /// When guest code that is apart was last entered, by the monotonic clock; 0 outside of it.
+    entered_ns: AtomicU64,
     pub(crate) waits: AtomicU64,
     pub(crate) faults: AtomicU64,
 }
 
 impl CpuClock {
-    /// The calling thread begins to run the task.
-    pub(crate) fn start(&self) {
+    /// The calling thread begins to run the task; `guest_is_apart`: not its guest code.
+    pub(crate) fn start(&self, guest_is_apart: bool) {
+        self.guest_is_apart.store(guest_is_apart, Ordering::Relaxed);
         self.base_ns.store(own_ns(), Ordering::Relaxed);
         self.host_tid.store(rustix::thread::gettid().as_raw_nonzero().get(), Ordering::Release);
     }
@@ -92,7 +100,13 @@ impl CpuClock {
         self.host_tid.store(0, Ordering::Release);
         self.earlier_ns.fetch_add(used, Ordering::Relaxed);
     }
+    pub(crate) fn enter_guest(&self) {
+        if self.guest_is_apart.load(Ordering::Relaxed) {
+            self.entered_ns.store(monotonic_ns(), Ordering::Relaxed);
+        }
+    }
     pub(crate) fn add_guest(&self, wall: Duration) {
+        self.entered_ns.store(0, Ordering::Relaxed);
         self.guest_wall_ns.fetch_add(wall.as_nanos() as u64, Ordering::Relaxed);
     }
     pub(crate) fn add_sentry(&self, wall: Duration) {
@@ -111,6 +125,14 @@ impl CpuClock {
                 total += now.saturating_sub(self.base_ns.load(Ordering::Relaxed));
             }
         }
+        if self.guest_is_apart.load(Ordering::Relaxed) {
+            let now = match self.entered_ns.load(Ordering::Relaxed) {
+                0 => 0,
+                entered => monotonic_ns().saturating_sub(entered),
+            };
+            let user = self.guest_wall_ns.load(Ordering::Relaxed).saturating_add(now);
+            return CpuTimes { user: Duration::from_nanos(user), system: Duration::from_nanos(total) };
+        }
         let guest = u128::from(self.guest_wall_ns.load(Ordering::Relaxed));
         let sentry = u128::from(self.sentry_wall_ns.load(Ordering::Relaxed));
         let user = match guest + sentry {
@@ -121,9 +143,17 @@ impl CpuClock {
     }
 }
 
+fn monotonic_ns() -> u64 {
+    nanoseconds(rustix::time::ClockId::Monotonic)
+}
+
 /// The calling thread's CPU time.
 fn own_ns() -> u64 {
-    let t = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    nanoseconds(rustix::time::ClockId::ThreadCPUTime)
+}
+
+fn nanoseconds(clock: rustix::time::ClockId) -> u64 {
+    let t = rustix::time::clock_gettime(clock);
     (t.tv_sec as u64).saturating_mul(1_000_000_000).saturating_add(t.tv_nsec as u64)
 }
 

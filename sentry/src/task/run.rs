@@ -52,11 +52,12 @@ fn main(task: CurrentTask) {
         let _ = task.context.borrow_mut().prepare();
         (first.0)();
     }
-    task.cpu.start();
+    task.cpu.start(!kernel.platform.guest_time_is_callers());
     let mut since = Instant::now();
     while task.before_guest() {
         let entered = Instant::now();
         task.cpu.add_sentry(entered - since);
+        task.cpu.enter_guest();
         let exit = task.enter_guest();
         since = Instant::now();
         kernel.clocks.keeper.tick();

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use rustix::fs::{AtFlags, Mode};
 
 use crate::dir::{TempDir, clean, create_file, open_dir, replace_file, sync_dir};
-use crate::format::MAX_PARENTS;
+use crate::format::{MAX_HEAD, MAX_NAME, MAX_PAGE_DIGESTS, MAX_PARENTS};
 use crate::index::{BlobInfo, Index, Kind, LayerInfo, ParentRef, SectionInfo, check_name};
 use crate::layer::extents::Extents;
 use crate::layer::writer::Finished;
@@ -101,6 +101,9 @@ impl ImageWriter {
         {
             return Err(WriteError::Invalid { what: "a parent of another page size".into() });
         }
+        if spec.features.iter().any(|word| word.name.len() > MAX_NAME) {
+            return Err(WriteError::Invalid { what: "a feature word with too long a name".into() });
+        }
         let above = path.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let io = |source: io::Error| WriteError::Io { what: shown.clone(), source };
         let store = open_dir(above).map_err(io)?;
@@ -175,6 +178,10 @@ impl Files {
     ) -> Result<(), WriteError> {
         if self.sections.iter().any(|section| section.kind == kind && section.name == name) {
             return Err(WriteError::Invalid { what: format!("two of {}", kind.describe(name)) });
+        }
+        let most = if kind == Kind::PageDigests { MAX_PAGE_DIGESTS } else { MAX_HEAD };
+        if name.len() > MAX_NAME || head.len() as u64 > most {
+            return Err(WriteError::Invalid { what: format!("a {} that is too large", kind.describe(name)) });
         }
         let offset = self.pack.written;
         self.pack.write(head)?;

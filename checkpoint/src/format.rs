@@ -25,6 +25,13 @@ pub(crate) const MAX_INDEX: u64 = 4 << 20;
 pub(crate) const MAX_JSON: u64 = 1 << 20;
 /// The largest working set, in bytes.
 pub(crate) const MAX_WORKING_SET: u64 = 64 << 20;
+/// The largest head of a section, and the largest chunk of records, in bytes. A file can be sparse: that it has some size
+/// does not bound what reading it costs.
+pub(crate) const MAX_HEAD: u64 = 256 << 20;
+/// The same for a section of page digests: 32 million pages.
+pub(crate) const MAX_PAGE_DIGESTS: u64 = 1 << 30;
+/// The longest name of a section, a kind or a feature word, in bytes.
+pub(crate) const MAX_NAME: usize = 255;
 /// How many blobs an index may name.
 pub(crate) const MAX_BLOBS: usize = 16;
 /// What a chunk of records is filled up to; a larger record has a chunk of its own.

@@ -12,8 +12,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 use crate::error::{Axis, Place};
 use crate::format::{
     BlobEntry, ENCODING_RAW, ENCODING_ZSTD, FORMAT_VERSION, FeatureEntry, INDEX_MAGIC, IndexHeader,
-    KIND_BYTES, KIND_CHUNKS, KIND_EXTENTS, KIND_PAGE_DIGESTS, KIND_RECORDS, MAX_BLOBS, MAX_PARENTS, NONE,
-    ParentEntry, SectionEntry, StringRef,
+    KIND_BYTES, KIND_CHUNKS, KIND_EXTENTS, KIND_PAGE_DIGESTS, KIND_RECORDS, MAX_BLOBS, MAX_HEAD, MAX_NAME,
+    MAX_PAGE_DIGESTS, MAX_PARENTS, NONE, ParentEntry, SectionEntry, StringRef,
 };
 use crate::layer::Encoding;
 use crate::{Digest, ImageError};
@@ -222,9 +222,13 @@ impl Index {
         }
         let string = |string: StringRef| -> Result<String, ImageError> {
             let (offset, len) = (string.offset.get() as usize, string.len.get() as usize);
-            let bytes = offset.checked_add(len).and_then(|end| strings.get(offset..end));
+            let end = offset.checked_add(len).filter(|_| len <= MAX_NAME);
+            let bytes = end.and_then(|end| strings.get(offset..end));
             bytes.and_then(|bytes| std::str::from_utf8(bytes).ok()).map(str::to_string).ok_or_else(|| {
-                place.damaged((strings_at + offset) as u64, "a string that is not UTF-8, or beyond the end")
+                place.damaged(
+                    (strings_at + offset) as u64,
+                    "a name that is not UTF-8, too long, or beyond the end",
+                )
             })
         };
 
@@ -313,6 +317,10 @@ impl Index {
         let (offset, len, head) = (entry.offset.get(), entry.len.get(), entry.head.get());
         if offset.checked_add(len).is_none_or(|end| end > size) {
             return Err(place.damaged(at + 16, "a section beyond the end of its blob"));
+        }
+        let most = if kind == Kind::PageDigests { MAX_PAGE_DIGESTS } else { MAX_HEAD };
+        if head > most {
+            return Err(place.damaged(at + 32, format!("a section with a head of {head} bytes")));
         }
         if head > len || (kind != Kind::Records && head != len) {
             return Err(place.damaged(at + 32, "a section whose head is not its size"));

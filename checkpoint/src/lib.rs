@@ -22,6 +22,9 @@
 
 #![forbid(unsafe_code)]
 
+#[cfg(test)]
+extern crate self as quicksand_checkpoint; // so that unit tests can use what integration tests use
+
 mod create;
 mod digest;
 mod dir;
@@ -34,6 +37,8 @@ mod inspect;
 mod layer;
 mod oci;
 mod records;
+#[cfg(test)]
+mod resealed;
 mod store;
 mod verify;
 mod working_set;

@@ -26,7 +26,9 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use crate::dir::{Blob, Bytes};
 use crate::error::Place;
-use crate::format::{RECORD_ALIGN, RECORD_CHUNK, RecordChunkEntry, RecordEntry, TABLE_MAGIC, TableHeader};
+use crate::format::{
+    MAX_HEAD, RECORD_ALIGN, RECORD_CHUNK, RecordChunkEntry, RecordEntry, TABLE_MAGIC, TableHeader,
+};
 use crate::{Digest, ImageError, WriteError};
 
 /// How deep pointers of a record may lie in each other. Records are flat; this bounds the stack of one that is not.
@@ -116,9 +118,9 @@ impl RecordTableBuilder {
         let offset = chunk.len();
         chunk.extend_from_slice(bytes);
         chunk.resize(chunk.len().next_multiple_of(RECORD_ALIGN), 0);
-        let cut = |n: usize| u32::try_from(n).ok();
+        let cut = |n: usize| u32::try_from(n).ok().filter(|&n| u64::from(n) < MAX_HEAD);
         let (Some(index), Some(offset), Some(len)) = (cut(index), cut(offset), cut(bytes.len())) else {
-            return Err(self.error(id, "it is larger than 4 GiB"));
+            return Err(self.error(id, "it is larger than 256 MiB"));
         };
         self.entries.push((id, index, offset, len));
         Ok(())
@@ -233,11 +235,12 @@ impl RecordTable {
         let mut end = table.head.len() as u64;
         for (number, entry) in table.places().iter().enumerate() {
             let start = entry.offset.get();
-            let next = start.checked_add(entry.len.get()).filter(|&next| start >= end && next <= len);
+            let next = start.checked_add(entry.len.get());
+            let next = next.filter(|&next| start >= end && next <= len && next - start <= MAX_HEAD);
             end = next.ok_or_else(|| {
                 let before = records * size_of::<RecordEntry>() + number * size_of::<RecordChunkEntry>();
                 let at = size_of::<TableHeader>() + before;
-                table.place.damaged(at as u64, "a chunk that overlaps another or the end")
+                table.place.damaged(at as u64, "a chunk that is too long, or overlaps another or the end")
             })?;
         }
         Ok(table)

@@ -149,11 +149,12 @@ fn collect(dir: &OwnedFd, manifest: &oci::Manifest) -> std::io::Result<()> {
     let blobs = crate::dir::open_subdir(dir, oci::BLOBS)?;
     for name in names(&blobs)? {
         if !keep.contains(&name) {
-            rustix::fs::unlinkat(&blobs, &name, rustix::fs::AtFlags::empty())?;
+            // What cannot be removed does no harm.
+            let _ = rustix::fs::unlinkat(&blobs, &name, rustix::fs::AtFlags::empty());
         }
     }
     for name in names(dir)?.iter().filter(|name| name.starts_with(TEMPORARY)) {
-        rustix::fs::unlinkat(dir, name, rustix::fs::AtFlags::empty())?;
+        let _ = rustix::fs::unlinkat(dir, name, rustix::fs::AtFlags::empty());
     }
     Ok(())
 }

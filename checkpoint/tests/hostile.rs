@@ -7,46 +7,9 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use common::{Task, page, spec, write_small};
+use common::{page, spec, walk, write_small};
 use proptest::prelude::*;
-use quicksand_checkpoint::{
-    Encoding, FlattenOptions, Image, ImageError, ImageSpec, ImageWriter, Store, flatten,
-};
-
-/// Uses everything that an image offers. Errors are fine.
-fn walk(path: &Path) -> Result<(), ImageError> {
-    let image = Image::open(path)?;
-    let verified = image.verify(None);
-    let _ = image.inspect();
-    let _ = image.working_set();
-    for name in ["blob", "init"] {
-        if let Ok(section) = image.section(name) {
-            let _ = section.read::<Task>();
-        }
-    }
-    for kind in image.kinds().map(str::to_string).collect::<Vec<_>>() {
-        if let Ok(table) = image.records(&kind) {
-            for id in table.ids() {
-                let _ = table.read::<Task>(id);
-                let _ = table.get::<String>(id);
-            }
-        }
-    }
-    if let Ok(extents) = image.extents() {
-        for extent in extents.all() {
-            let _ = extents.range(extent.space, extent.start_page, u64::MAX).count();
-        }
-    }
-    for layer in 0..image.layers() {
-        if let Ok(Some(layer)) = image.compressed_layer(layer) {
-            for chunk in 0..layer.chunks().min(1000) {
-                let _ = layer.chunk(chunk);
-            }
-        }
-    }
-    let _ = flatten(&image, &path.with_file_name("flat"), FlattenOptions::default(), None);
-    verified.map(drop)
-}
+use quicksand_checkpoint::{Encoding, Image, ImageError, ImageSpec, ImageWriter, Store};
 
 fn files(path: &Path) -> Vec<PathBuf> {
     let mut found = vec![path.join("index.json"), path.join("oci-layout")];

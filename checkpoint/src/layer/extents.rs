@@ -85,7 +85,6 @@ impl Extents {
             let extent = Extent { space: entry.space.get(), start_page, pages, source };
             if let Some(last) = extents.last()
                 && (last.space, last.end_page()) > (extent.space, extent.start_page)
-                && last.space >= extent.space
             {
                 return Err(damaged("an extent that is not after the one before it"));
             }

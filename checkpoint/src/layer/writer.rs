@@ -234,7 +234,10 @@ impl LayerWriter {
 
     /// Makes the parents' pages known, once.
     fn load_parents(&mut self) -> Result<(), WriteError> {
-        let Some(parent) = self.parent.clone().filter(|_| self.parents.is_empty()) else { return Ok(()) };
+        if !self.parents.is_empty() {
+            return Ok(());
+        }
+        let Some(parent) = &self.parent else { return Ok(()) };
         for layer in 0..parent.layers() {
             let digests = parent.page_digests(layer)?;
             for (page, digest) in (0..=u32::MAX).zip(digests.all()) {

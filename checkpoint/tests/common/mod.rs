@@ -8,8 +8,8 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use quicksand_checkpoint::{
-    Encoding, FeatureWord, Image, ImageSpec, ImageWriter, PageRun, RecordTableBuilder, Source, Versions,
-    WorkingSet,
+    Encoding, FeatureWord, FlattenOptions, Image, ImageError, ImageSpec, ImageWriter, PageRun,
+    RecordTableBuilder, Source, Versions, WorkingSet, flatten,
 };
 use rkyv::{Archive, Deserialize, Serialize};
 
@@ -109,4 +109,39 @@ pub(crate) fn add_guest(writer: &mut ImageWriter, guest: &Guest) {
     for (&(space, number), &seed) in guest {
         writer.layer().add(space, number, &page(seed)).unwrap();
     }
+}
+
+/// Uses everything that an image offers. Errors are fine.
+pub(crate) fn walk(path: &Path) -> Result<(), ImageError> {
+    let image = Image::open(path)?;
+    let verified = image.verify(None);
+    let _ = image.inspect();
+    let _ = image.working_set();
+    for name in ["blob", "init"] {
+        if let Ok(section) = image.section(name) {
+            let _ = section.read::<Task>();
+        }
+    }
+    for kind in image.kinds().map(str::to_string).collect::<Vec<_>>() {
+        if let Ok(table) = image.records(&kind) {
+            for id in table.ids() {
+                let _ = table.read::<Task>(id);
+                let _ = table.get::<String>(id);
+            }
+        }
+    }
+    if let Ok(extents) = image.extents() {
+        for extent in extents.all() {
+            let _ = extents.range(extent.space, extent.start_page, u64::MAX).count();
+        }
+    }
+    for layer in 0..image.layers() {
+        if let Ok(Some(layer)) = image.compressed_layer(layer) {
+            for chunk in 0..layer.chunks().min(1000) {
+                let _ = layer.chunk(chunk);
+            }
+        }
+    }
+    let _ = flatten(&image, &path.with_file_name("flat"), FlattenOptions::default(), None);
+    verified.map(drop)
 }

@@ -4,7 +4,6 @@ use std::path::Path;
 
 use crate::index::Kind;
 use crate::layer::extents::Source;
-use crate::layer::reader::PageReader;
 use crate::{Digest, Encoding, Image, ImageSpec, ImageWriter, OnProgress, RecordTableBuilder, WriteError};
 
 /// How the new image is written.
@@ -65,16 +64,11 @@ pub fn flatten(
             Kind::Extents | Kind::PageDigests | Kind::Chunks => {}
         }
     }
-    let readers: Vec<Option<PageReader>> =
-        (0..image.layers()).map(|layer| image.reader(layer)).collect::<Result<_, _>>()?;
     for extent in extents.all() {
         match extent.source {
             Source::Zero => writer.layer().add_zero(extent.space, extent.start_page, extent.pages)?,
-            Source::Layer { layer, page } => {
-                let Some(reader) = readers.get(layer as usize).and_then(Option::as_ref) else { continue };
-                reader.read(page, extent.pages, |at, bytes| {
-                    writer.layer().add(extent.space, extent.start_page + (at - page), bytes)
-                })?;
+            Source::Layer { .. } => {
+                image.read_pages(extent, |page, bytes| writer.layer().add(extent.space, page, bytes))?;
             }
         }
     }

@@ -190,3 +190,19 @@ pub(crate) struct RunEntry {
     pub(crate) start: U64,
     pub(crate) pages: U64,
 }
+
+// What docs/func-image.md says.
+const _: () = {
+    assert!(size_of::<IndexHeader>() == 80);
+    assert!(size_of::<FeatureEntry>() == 16);
+    assert!(size_of::<ParentEntry>() == 40);
+    assert!(size_of::<BlobEntry>() == 40);
+    assert!(size_of::<SectionEntry>() == 80);
+    assert!(size_of::<TableHeader>() == 32);
+    assert!(size_of::<RecordEntry>() == 24);
+    assert!(size_of::<RecordChunkEntry>() == 48);
+    assert!(size_of::<ExtentEntry>() == 32);
+    assert!(size_of::<LayerChunkEntry>() == 48);
+    assert!(size_of::<WorkingSetHeader>() == 24);
+    assert!(size_of::<RunEntry>() == 24);
+};

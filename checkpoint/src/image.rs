@@ -6,21 +6,22 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-use crate::dir::{Blob, Bytes, names, open_dir, open_subdir, read_blob};
+use crate::dir::{Bytes, names, open_dir, open_subdir};
 use crate::error::{Axis, Place};
-use crate::format::{LayerChunkEntry, MAX_INDEX, MAX_JSON, MAX_WORKING_SET};
-use crate::index::{Index, Kind, ParentRef};
+use crate::format::{MAX_JSON, MAX_WORKING_SET};
+use crate::index::{Kind, ParentRef};
 use crate::layer::PageDigests;
 use crate::layer::reader::PageReader;
-use crate::oci::{self, Config, Descriptor, INDEX_FILE, Manifest, OciIndex};
+use crate::oci::{self, Config};
+use crate::part::{Part, parse, read_manifest};
 use crate::records::{access, deserialize};
 use crate::{
-    CompressedLayer, Digest, Encoding, Extents, FeatureWord, ImageError, Layer, Record, RecordTable,
-    Versions, WorkingSet,
+    CompressedLayer, Digest, Encoding, Extent, Extents, FeatureWord, ImageError, Layer, Record, RecordTable,
+    Source, Versions, WorkingSet,
 };
 
 /// Where the parents of an image may be, besides beside it.
@@ -40,6 +41,17 @@ pub struct Host<'a> {
     /// `None` where the platform's own state will not be used.
     pub platform_version: Option<u32>,
     pub features: &'a [FeatureWord],
+}
+
+/// Where the pages of an extent come from.
+#[derive(Clone, Copy, Debug)]
+pub enum PageBacking<'a> {
+    /// Nowhere: anonymous memory.
+    Zero,
+    /// A file, from this byte on, to be mapped `MAP_PRIVATE`.
+    File { fd: BorrowedFd<'a>, offset: u64 },
+    /// A compressed layer ([`Image::compressed_layer`]), from this page on.
+    Compressed { layer: u32, page: u64 },
 }
 
 /// How many records of one kind were asked for.
@@ -73,162 +85,6 @@ impl fmt::Display for Stats {
         }
         let (materialised, total) = self.sum();
         write!(f, "{:<20} {materialised:>8} of {total:>8}", "all")
-    }
-}
-
-/// One image's directory: what is its own. An [`Image`] is one of these and those of its parents.
-#[derive(Debug)]
-pub(crate) struct Part {
-    pub(crate) image: Arc<str>,
-    pub(crate) dir: OwnedFd,
-    pub(crate) manifest: Manifest,
-    pub(crate) manifest_descriptor: Descriptor,
-    pub(crate) id: Digest,
-    pub(crate) index: Index,
-    pub(crate) blobs: Vec<Arc<Blob>>,
-    pub(crate) working_set: Option<(Blob, Digest)>,
-}
-
-/// Reads `index.json` and the manifest it names.
-pub(crate) fn read_manifest(dir: &OwnedFd, image: &Arc<str>) -> Result<(Manifest, Descriptor), ImageError> {
-    let not_an_image = |reason: &str| ImageError::NotAnImage { image: image.clone(), reason: reason.into() };
-    let place = Place::new(image, INDEX_FILE);
-    let mut tries = 0;
-    loop {
-        let blob = Blob::open(dir, INDEX_FILE, &place).map_err(|error| match error {
-            ImageError::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
-                not_an_image("it has no index.json")
-            }
-            other => other,
-        })?;
-        let index: OciIndex = parse(&blob.read_all(MAX_JSON, &place)?, &place)?;
-        let [descriptor] = &index.manifests[..] else {
-            return Err(not_an_image("its index.json does not name exactly one manifest"));
-        };
-        let manifest_place = Place::new(image, "manifest");
-        match read_blob(dir, descriptor.digest, descriptor.size, MAX_JSON, &manifest_place) {
-            // The working set was replaced, and the manifest with it, between the two reads.
-            Err(ImageError::Io { source, .. })
-                if source.kind() == std::io::ErrorKind::NotFound && tries < 10 =>
-            {
-                tries += 1;
-            }
-            Err(error) => return Err(error),
-            Ok(bytes) => {
-                let manifest: Manifest = parse(&bytes, &manifest_place)?;
-                if manifest.artifact_type.as_deref() != Some(oci::ARTIFACT) {
-                    return Err(not_an_image("it is an OCI image of another type"));
-                }
-                return Ok((manifest, descriptor.clone()));
-            }
-        }
-    }
-}
-
-/// Parses JSON, with the place of an error as its offset.
-pub(crate) fn parse<T: serde::de::DeserializeOwned>(bytes: &[u8], place: &Place) -> Result<T, ImageError> {
-    serde_json::from_slice(bytes).map_err(|error| {
-        let line_start = bytes.split_inclusive(|&b| b == b'\n').take(error.line().saturating_sub(1));
-        let offset = line_start.map(<[u8]>::len).sum::<usize>() + error.column().saturating_sub(1);
-        place.damaged(offset as u64, error.to_string())
-    })
-}
-
-impl Part {
-    pub(crate) fn open(dir: OwnedFd, image: Arc<str>) -> Result<Part, ImageError> {
-        let (manifest, manifest_descriptor) = read_manifest(&dir, &image)?;
-        let place = Place::new(&image, "index");
-        let eager = manifest.layer(oci::EAGER_INDEX).ok_or_else(|| ImageError::NotAnImage {
-            image: image.clone(),
-            reason: "its manifest names no index".into(),
-        })?;
-        let id = eager.digest;
-        let index = Index::decode(&read_blob(&dir, id, eager.size, MAX_INDEX, &place)?, &place)?;
-        let mut blobs = Vec::with_capacity(index.blobs.len());
-        for (number, blob) in index.blobs.iter().enumerate() {
-            let part = match index.layer {
-                Some(layer) if layer.blob == number => "page layer".to_string(),
-                _ if number == index.config_blob => "config".to_string(),
-                _ => format!("blob {number}"),
-            };
-            let place = Place::new(&image, part);
-            blobs.push(Arc::new(Blob::open_sized(&dir, &blob.digest.blob_path(), blob.size, &place)?));
-        }
-        let working_set = match manifest.layer(oci::WORKING_SET) {
-            None => None,
-            Some(set) => {
-                let place = Place::new(&image, "working set");
-                Some((Blob::open_sized(&dir, &set.digest.blob_path(), set.size, &place)?, set.digest))
-            }
-        };
-        Ok(Part { image, dir, manifest, manifest_descriptor, id, index, blobs, working_set })
-    }
-
-    /// The head of a section, checked.
-    pub(crate) fn head(&self, section: usize) -> Result<(Bytes, Place), ImageError> {
-        let info = &self.index.sections[section];
-        let place = Place::new(&self.image, info.kind.describe(&info.name));
-        let bytes = self.blobs[info.blob].read(info.offset, info.head, &place)?;
-        if Digest::of(&bytes) != info.digest {
-            return Err(place.damaged(0, format!("the digest of its first {} bytes is wrong", info.head)));
-        }
-        Ok((bytes, place))
-    }
-
-    fn internal(&self, kind: Kind) -> Result<(Bytes, Place), ImageError> {
-        let section = self
-            .index
-            .section(kind, "")
-            .ok_or_else(|| ImageError::NoSuchPart { image: self.image.clone(), part: kind.describe("") })?;
-        self.head(section)
-    }
-
-    pub(crate) fn table(&self, section: usize) -> Result<RecordTable, ImageError> {
-        let info = &self.index.sections[section];
-        let (head, place) = self.head(section)?;
-        let table = RecordTable::open(
-            &info.name,
-            place.clone(),
-            self.blobs[info.blob].clone(),
-            info.offset,
-            info.len,
-            head,
-        )?;
-        if table.len() as u64 != info.items {
-            return Err(
-                place.damaged(8, format!("it has {} records, and should have {}", table.len(), info.items))
-            );
-        }
-        Ok(table)
-    }
-
-    fn page_digests(&self) -> Result<PageDigests, ImageError> {
-        let Some(layer) = self.index.layer else { return Ok(PageDigests::new(Bytes::new())) };
-        let (bytes, place) = self.internal(Kind::PageDigests)?;
-        if bytes.len() as u64 / 32 != layer.pages || bytes.len() % 32 != 0 {
-            return Err(place.damaged(0, "it does not have one digest for each page"));
-        }
-        Ok(PageDigests::new(bytes))
-    }
-
-    /// `number` is how the image that uses it counts.
-    fn layer(&self, number: usize) -> Option<Layer> {
-        let info = self.index.layer?;
-        Some(Layer {
-            place: Place::new(&self.image, format!("page layer (layer {number})")),
-            blob: self.blobs[info.blob].clone(),
-            encoding: info.encoding,
-            pages: info.pages,
-            page_size: self.index.page_size,
-        })
-    }
-
-    fn compressed(&self, layer: &Layer) -> Result<CompressedLayer, ImageError> {
-        let (head, place) = self.internal(Kind::Chunks)?;
-        if head.len() % size_of::<LayerChunkEntry>() != 0 {
-            return Err(place.damaged(head.len() as u64, "the last entry is cut off"));
-        }
-        CompressedLayer::new(layer.clone(), head)
     }
 }
 
@@ -267,6 +123,7 @@ pub struct Image {
     pub(crate) own: Part,
     pub(crate) parents: Vec<Part>,
     layers: Vec<Option<Layer>>,
+    compressed: Vec<OnceLock<Arc<CompressedLayer>>>,
     tables: Vec<OnceLock<Arc<RecordTable>>>,
     extents: OnceLock<Arc<Extents>>,
 }
@@ -310,7 +167,8 @@ impl Image {
         let layers =
             std::iter::once(&own).chain(&parents).enumerate().map(|(i, part)| part.layer(i)).collect();
         let tables = own.index.sections.iter().map(|_| OnceLock::new()).collect();
-        Ok(Image { name, own, parents, layers, tables, extents: OnceLock::new() })
+        let compressed = (0..=parents.len()).map(|_| OnceLock::new()).collect();
+        Ok(Image { name, own, parents, layers, compressed, tables, extents: OnceLock::new() })
     }
 
     /// The digest of the index, which covers all of the image but its working set.
@@ -456,12 +314,38 @@ impl Image {
         self.layers.get(number as usize)?.as_ref()
     }
 
-    /// Layer `number` by its chunks; `None` where it is not compressed.
-    pub fn compressed_layer(&self, number: u32) -> Result<Option<CompressedLayer>, ImageError> {
-        match self.layer(number) {
-            Some(layer) if layer.encoding == Encoding::Zstd => self.part(number).compressed(layer).map(Some),
-            _ => Ok(None),
+    /// Layer `number` by its chunks; `None` where it is not compressed. Opened once; further calls give the same.
+    pub fn compressed_layer(&self, number: u32) -> Result<Option<Arc<CompressedLayer>>, ImageError> {
+        let Some(layer) = self.layer(number).filter(|layer| layer.encoding == Encoding::Zstd) else {
+            return Ok(None);
+        };
+        let cell = &self.compressed[number as usize];
+        if let Some(compressed) = cell.get() {
+            return Ok(Some(compressed.clone()));
         }
+        let compressed = Arc::new(self.part(number).compressed(layer)?);
+        Ok(Some(cell.get_or_init(|| compressed).clone()))
+    }
+
+    /// What stands behind the first page of an extent, and its other pages after it.
+    pub fn backing(&self, extent: &Extent) -> PageBacking<'_> {
+        let Source::Layer { layer, page } = extent.source else { return PageBacking::Zero };
+        match self.layer(layer).and_then(|layer| layer.map_source(page)) {
+            Some((fd, offset)) => PageBacking::File { fd, offset },
+            None => PageBacking::Compressed { layer, page },
+        }
+    }
+
+    /// Calls `each` with guest page numbers and the bytes of whole pages from there on, for what is not mapped. Raw pages
+    /// are not checked; zero ones are left out.
+    pub fn read_pages<E: From<ImageError>>(
+        &self,
+        extent: &Extent,
+        mut each: impl FnMut(u64, &[u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let Source::Layer { layer, page } = extent.source else { return Ok(()) };
+        let Some(reader) = self.reader(layer)? else { return Ok(()) };
+        reader.read(page, extent.pages, |at, bytes| each(extent.start_page + (at - page), bytes))
     }
 
     /// What to prefetch, where it has been recorded.
@@ -480,11 +364,8 @@ impl Image {
     }
 
     pub(crate) fn reader(&self, number: u32) -> Result<Option<PageReader>, ImageError> {
-        let Some(layer) = self.layer(number) else { return Ok(None) };
-        Ok(Some(match layer.encoding {
-            Encoding::Raw => PageReader::Raw(layer.clone()),
-            Encoding::Zstd => PageReader::Compressed(self.part(number).compressed(layer)?),
-        }))
+        let raw = || self.layer(number).map(|layer| PageReader::Raw(layer.clone()));
+        Ok(self.compressed_layer(number)?.map(PageReader::Compressed).or_else(raw))
     }
 
     /// Of the image or the parent that layer `number`, which exists, is of.

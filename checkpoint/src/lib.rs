@@ -36,6 +36,7 @@ mod index;
 mod inspect;
 mod layer;
 mod oci;
+mod part;
 mod records;
 #[cfg(test)]
 mod resealed;
@@ -48,7 +49,7 @@ pub use digest::Digest;
 pub use error::{Axis, ImageError, StoreError, WriteError};
 pub use flatten::{FlattenOptions, flatten};
 pub use format::{CHUNK_BYTES, FORMAT_VERSION, MAX_PARENTS};
-pub use image::{Host, Image, KindStats, OpenOptions, Section, Stats};
+pub use image::{Host, Image, KindStats, OpenOptions, PageBacking, Section, Stats};
 pub use index::{FeatureWord, Versions};
 pub use inspect::{FeatureSummary, KindSummary, LayerSummary, PageSummary, Summary};
 pub use layer::compressed::CompressedLayer;

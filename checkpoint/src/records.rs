@@ -374,3 +374,55 @@ impl fmt::Debug for RecordTable {
         write!(f, "RecordTable({:?}, {} of {})", self.kind, self.materialised(), self.records)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Archive, Serialize, Deserialize, Debug, PartialEq)]
+    #[rkyv(
+        serialize_bounds(__S: rkyv::ser::Writer + rkyv::ser::Allocator, __S::Error: rkyv::rancor::Source),
+        deserialize_bounds(__D::Error: rkyv::rancor::Source),
+        bytecheck(bounds(__C: rkyv::validation::ArchiveContext, __C::Error: rkyv::rancor::Source))
+    )]
+    struct Nested {
+        #[rkyv(omit_bounds)]
+        inner: Option<Box<Nested>>,
+        names: Vec<String>,
+    }
+
+    fn nested(depth: usize) -> AlignedVec {
+        let names = || vec!["a name that is not inline".to_string(); 3];
+        let leaf = Nested { inner: None, names: names() };
+        let nest = |inner, _| Nested { inner: Some(Box::new(inner)), names: names() };
+        rkyv::to_bytes::<Error>(&(0..depth).fold(leaf, nest)).unwrap()
+    }
+
+    fn place() -> Place {
+        Place::new(&"test".into(), "table")
+    }
+
+    #[test]
+    fn depth_is_bounded() {
+        access::<ArchivedNested>(&nested(40), &place(), 0).unwrap();
+        let error = access::<ArchivedNested>(&nested(400), &place(), 77).err().unwrap().to_string();
+        assert!(error.contains("offset 77"), "{error}");
+    }
+
+    /// Small enough for an interpreter: no file, few bytes.
+    #[test]
+    fn wrong_records_are_errors_or_records() {
+        let good = nested(2);
+        for at in 0..good.len() {
+            for with in [0x00, 0x01, 0x7f, 0x80, 0xff] {
+                let mut bytes = good.clone();
+                bytes[at] = with;
+                if let Ok(archived) = access::<ArchivedNested>(&bytes, &place(), 0) {
+                    let _ = deserialize::<Nested>(archived, &place(), 0);
+                }
+            }
+            let _ = access::<ArchivedNested>(&good[..at], &place(), 0).map(|_| ());
+            let _ = access::<ArchivedNested>(&good[at..], &place(), 0).map(|_| ());
+        }
+    }
+}

@@ -8,8 +8,8 @@ use proptest::prelude::*;
 use zerocopy::FromBytes;
 
 use crate::format::{LayerChunkEntry, RecordChunkEntry, RecordEntry, TableHeader};
-use crate::image::Part;
 use crate::index::{Index, Kind};
+use crate::part::Part;
 use crate::working_set::write_manifest;
 use crate::{Digest, Encoding, Image, dir, oci};
 
@@ -89,7 +89,9 @@ impl Open {
                 Kind::Records => {
                     let (header, tail) = TableHeader::ref_from_prefix(head).unwrap();
                     let records = header.records.get().saturating_mul(size_of::<RecordEntry>() as u64);
-                    let start = head.len() - tail.len() + usize::try_from(records).unwrap_or(usize::MAX / 2);
+                    let start = usize::try_from(records)
+                        .unwrap_or(usize::MAX)
+                        .saturating_add(head.len() - tail.len());
                     for chunk in head.get_mut(start..).unwrap_or_default().chunks_exact_mut(48) {
                         let entry = RecordChunkEntry::mut_from_bytes(chunk).unwrap();
                         let from = entry.offset.get().wrapping_sub(section.head);

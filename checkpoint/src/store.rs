@@ -5,9 +5,9 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use crate::dir::{clean, names, open_dir, open_subdir, remove_at_once};
-use crate::image::{Part, read_manifest};
 use crate::index::check_name;
 use crate::oci;
+use crate::part::{Part, read_manifest};
 use crate::{Digest, Image, ImageError, StoreError};
 
 /// A directory whose subdirectories are images.

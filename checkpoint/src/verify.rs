@@ -65,7 +65,7 @@ impl Run<'_> {
         let place = self.image.place(oci::LAYOUT_FILE);
         let layout = crate::dir::Blob::open(self.image.dir(), oci::LAYOUT_FILE, &place)?;
         let layout = layout.read_all(crate::format::MAX_JSON, &place)?;
-        let layout: serde_json::Value = crate::image::parse(&layout, &place)?;
+        let layout: serde_json::Value = crate::part::parse(&layout, &place)?;
         if layout.get("imageLayoutVersion").and_then(|version| version.as_str()) != Some("1.0.0") {
             return Err(place.damaged(0, "it does not state layout version 1.0.0"));
         }

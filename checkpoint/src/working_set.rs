@@ -10,9 +10,9 @@ use zerocopy::{FromBytes, IntoBytes};
 use crate::dir::{TEMPORARY, names, replace_file, sync_dir};
 use crate::error::Place;
 use crate::format::{RunEntry, StringRef, WORKING_SET_MAGIC, WorkingSetHeader};
-use crate::image::read_manifest;
 use crate::index::Reader;
 use crate::oci::{self, Descriptor, INDEX_FILE, OciIndex};
+use crate::part::read_manifest;
 use crate::{Digest, Image, ImageError, WriteError};
 
 /// Guest pages that follow each other.

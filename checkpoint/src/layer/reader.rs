@@ -1,6 +1,8 @@
 //! Reading pages one after the other, from raw and compressed layers alike: for `verify`, `flatten` and tests. Restoring does
 //! not come here.
 
+use std::sync::Arc;
+
 use super::Layer;
 use super::compressed::CompressedLayer;
 use crate::ImageError;
@@ -11,7 +13,7 @@ use crate::format::CHUNK_BYTES;
 #[derive(Debug)]
 pub(crate) enum PageReader {
     Raw(Layer),
-    Compressed(CompressedLayer),
+    Compressed(Arc<CompressedLayer>),
 }
 
 impl PageReader {

@@ -8,8 +8,8 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use quicksand_checkpoint::{
-    Encoding, FeatureWord, FlattenOptions, Image, ImageError, ImageSpec, ImageWriter, PageRun,
-    RecordTableBuilder, Source, Versions, WorkingSet, flatten,
+    Encoding, FeatureWord, FlattenOptions, Image, ImageError, ImageSpec, ImageWriter, PageBacking, PageRun,
+    RecordTableBuilder, Versions, WorkingSet, flatten,
 };
 use rkyv::{Archive, Deserialize, Serialize};
 
@@ -84,11 +84,13 @@ pub(crate) fn write_small(path: &Path, encoding: Encoding) {
 pub(crate) fn read_page(image: &Image, space: u64, number: u64) -> Option<Vec<u8>> {
     let extent = image.extents().unwrap().find(space, number)?;
     let mut bytes = vec![0; PAGE];
-    if let Source::Layer { layer, page } = extent.source {
-        if let Some((fd, offset)) = image.layer(layer).unwrap().map_source(page) {
+    match image.backing(&extent) {
+        PageBacking::Zero => {}
+        PageBacking::File { fd, offset } => {
             let file = File::from(fd.try_clone_to_owned().unwrap());
             file.read_exact_at(&mut bytes, offset).unwrap();
-        } else {
+        }
+        PageBacking::Compressed { layer, page } => {
             let layer = image.compressed_layer(layer).unwrap().unwrap();
             let (chunk, offset) = layer.locate(page);
             bytes.copy_from_slice(&layer.chunk(chunk).unwrap()[offset..offset + PAGE]);

@@ -246,7 +246,9 @@ impl Files {
         let eager = self.put("the index", &bytes)?;
         self.write_oci(&index, eager)?;
         self.temp.publish(&self.name).map_err(|source| match source.kind() {
-            io::ErrorKind::AlreadyExists => WriteError::Exists { path: self.path.clone() },
+            io::ErrorKind::AlreadyExists | io::ErrorKind::DirectoryNotEmpty => {
+                WriteError::Exists { path: self.path.clone() }
+            }
             _ => io(&self.path)(source),
         })?;
         Ok(eager.digest)

@@ -150,7 +150,14 @@ impl TempDir {
     /// Gives the directory its name, which must be free.
     pub(crate) fn publish(mut self, name: &str) -> io::Result<()> {
         rustix::fs::fsync(&self.fd)?;
-        rustix::fs::renameat_with(&*self.parent, &self.name, &*self.parent, name, RenameFlags::NOREPLACE)?;
+        let (store, flags) = (&*self.parent, RenameFlags::NOREPLACE);
+        match rustix::fs::renameat_with(store, &self.name, store, name, flags) {
+            // Some file systems do not know the flag. A directory that has something in it is not replaced without it either.
+            Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => {
+                rustix::fs::renameat(store, &self.name, store, name)?;
+            }
+            other => other?,
+        }
         self.keep = true;
         Ok(rustix::fs::fsync(&*self.parent)?)
     }
@@ -199,7 +206,7 @@ pub(crate) fn remove_at_once(store: &OwnedFd, name: &str) -> io::Result<()> {
     let fd = open_subdir(store, name)?;
     rustix::fs::flock(&fd, FlockOperation::LockExclusive)?;
     let hidden = format!("{TEMPORARY}{}", unique()?);
-    rustix::fs::renameat_with(store, name, store, &hidden, RenameFlags::NOREPLACE)?;
+    rustix::fs::renameat(store, name, store, &hidden)?;
     rustix::fs::fsync(store)?;
     remove_tree(store, &hidden)
 }

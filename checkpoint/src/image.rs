@@ -389,6 +389,14 @@ impl Image {
     }
 }
 
+/// An image is shared by all threads of its user.
+const _: fn() = || {
+    fn shared<T: Send + Sync>() {}
+    shared::<Image>();
+    shared::<RecordTable>();
+    shared::<CompressedLayer>();
+};
+
 impl fmt::Debug for Image {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Image({}, {})", self.own.image, self.own.id)

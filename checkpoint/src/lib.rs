@@ -12,6 +12,32 @@
 //! The crate knows no kernel object and no platform: spaces, pages, records, kinds and CPU feature words are the caller's
 //! numbers and names. It maps nothing; it hands out descriptors and offsets.
 //!
+//! ```
+//! use quicksand_checkpoint::{Image, ImageSpec, ImageWriter, PageBacking, RecordTableBuilder};
+//! # let dir = tempfile::tempdir()?;
+//! # let path = &dir.path().join("hello");
+//! // A checkpoint. Nothing is visible at `path` before `finish`.
+//! let mut writer = ImageWriter::create(path, ImageSpec::default())?;
+//! let mut pipes = RecordTableBuilder::new("pipe");
+//! pipes.add(7, &String::from("a record"))?;
+//! writer.add_records(pipes)?;
+//! writer.layer().add(1, 0x400, &[42; 4096])?; // space 1, guest page 0x400
+//! writer.finish()?;
+//!
+//! // A restore.
+//! let image = Image::open(path)?;
+//! for extent in image.extents()?.space(1) {
+//!     if let PageBacking::File { fd, offset } = image.backing(extent) {
+//!         // mmap(extent.start_page * 4096, extent.pages * 4096, MAP_PRIVATE, fd, offset)
+//!         # let _ = (fd, offset);
+//!     }
+//! }
+//! let pipes = image.records("pipe")?; // validates nothing
+//! assert_eq!(pipes.read::<String>(7)?, "a record"); // validates this one
+//! assert_eq!(image.stats().sum(), (1, 1));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
 //! # Invariants
 //!
 //! - Every byte of an image may be wrong. The worst outcome is an error that names the part and the offset.

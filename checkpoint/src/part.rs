@@ -24,30 +24,31 @@ pub(crate) struct Part {
     pub(crate) working_set: Option<(Blob, Digest)>,
 }
 
+/// How often a document is read anew because what it names is gone: a working set that is replaced takes the blobs that the
+/// old `index.json` leads to with it.
+const TRIES: u32 = 10;
+
+fn was_missing(error: &ImageError) -> bool {
+    matches!(error, ImageError::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound)
+}
+
 /// Reads `index.json` and the manifest it names.
 pub(crate) fn read_manifest(dir: &OwnedFd, image: &Arc<str>) -> Result<(Manifest, Descriptor), ImageError> {
     let not_an_image = |reason: &str| ImageError::NotAnImage { image: image.clone(), reason: reason.into() };
     let place = Place::new(image, INDEX_FILE);
     let mut tries = 0;
     loop {
-        let blob = Blob::open(dir, INDEX_FILE, &place).map_err(|error| match error {
-            ImageError::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
-                not_an_image("it has no index.json")
-            }
-            other => other,
-        })?;
+        let blob = match Blob::open(dir, INDEX_FILE, &place) {
+            Err(error) if was_missing(&error) => return Err(not_an_image("it has no index.json")),
+            other => other?,
+        };
         let index: OciIndex = parse(&blob.read_all(MAX_JSON, &place)?, &place)?;
         let [descriptor] = &index.manifests[..] else {
             return Err(not_an_image("its index.json does not name exactly one manifest"));
         };
         let manifest_place = Place::new(image, "manifest");
         match read_blob(dir, descriptor.digest, descriptor.size, MAX_JSON, &manifest_place) {
-            // The working set was replaced, and the manifest with it, between the two reads.
-            Err(ImageError::Io { source, .. })
-                if source.kind() == std::io::ErrorKind::NotFound && tries < 10 =>
-            {
-                tries += 1;
-            }
+            Err(error) if was_missing(&error) && tries < TRIES => tries += 1,
             Err(error) => return Err(error),
             Ok(bytes) => {
                 let manifest: Manifest = parse(&bytes, &manifest_place)?;
@@ -55,6 +56,28 @@ pub(crate) fn read_manifest(dir: &OwnedFd, image: &Arc<str>) -> Result<(Manifest
                     return Err(not_an_image("it is an OCI image of another type"));
                 }
                 return Ok((manifest, descriptor.clone()));
+            }
+        }
+    }
+}
+
+type WorkingSetBlob = Option<(Blob, Digest)>;
+
+/// The manifest, and the working set that it names.
+fn open_documents(
+    dir: &OwnedFd,
+    image: &Arc<str>,
+) -> Result<(Manifest, Descriptor, WorkingSetBlob), ImageError> {
+    let place = Place::new(image, "working set");
+    let mut tries = 0;
+    loop {
+        let (manifest, descriptor) = read_manifest(dir, image)?;
+        let Some(set) = manifest.layer(oci::WORKING_SET) else { return Ok((manifest, descriptor, None)) };
+        match Blob::open_sized(dir, &set.digest.blob_path(), set.size, &place) {
+            Err(error) if was_missing(&error) && tries < TRIES => tries += 1,
+            opened => {
+                let set = Some((opened?, set.digest));
+                return Ok((manifest, descriptor, set));
             }
         }
     }
@@ -71,7 +94,7 @@ pub(crate) fn parse<T: serde::de::DeserializeOwned>(bytes: &[u8], place: &Place)
 
 impl Part {
     pub(crate) fn open(dir: OwnedFd, image: Arc<str>) -> Result<Part, ImageError> {
-        let (manifest, manifest_descriptor) = read_manifest(&dir, &image)?;
+        let (manifest, manifest_descriptor, working_set) = open_documents(&dir, &image)?;
         let place = Place::new(&image, "index");
         let eager = manifest.layer(oci::EAGER_INDEX).ok_or_else(|| ImageError::NotAnImage {
             image: image.clone(),
@@ -89,13 +112,6 @@ impl Part {
             let place = Place::new(&image, part);
             blobs.push(Arc::new(Blob::open_sized(&dir, &blob.digest.blob_path(), blob.size, &place)?));
         }
-        let working_set = match manifest.layer(oci::WORKING_SET) {
-            None => None,
-            Some(set) => {
-                let place = Place::new(&image, "working set");
-                Some((Blob::open_sized(&dir, &set.digest.blob_path(), set.size, &place)?, set.digest))
-            }
-        };
         Ok(Part { image, dir, manifest, manifest_descriptor, id, index, blobs, working_set })
     }
 

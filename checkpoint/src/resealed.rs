@@ -169,7 +169,7 @@ proptest! {
         changes in prop::collection::vec(change(), 1..4),
         encoding in prop_oneof![Just(Encoding::Raw), Just(Encoding::Zstd)],
     ) {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = common::scratch();
         try_changes(&dir.path().join("image"), encoding, &changes);
     }
 
@@ -195,7 +195,7 @@ proptest! {
 #[test]
 fn sealing_alone_changes_nothing() {
     for encoding in [Encoding::Raw, Encoding::Zstd] {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = common::scratch();
         let path = dir.path().join("image");
         try_changes(&path, encoding, &[]);
         Image::open(&path).unwrap().verify(None).unwrap();

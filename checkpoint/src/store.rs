@@ -54,11 +54,17 @@ impl Store {
             }
             let path = self.path.join(&name);
             match Image::open(&path) {
-                Err(ImageError::NotAnImage { .. }) => {}
+                Err(ImageError::NotAnImage { .. }) if !self.lacks_index(&name) => {}
                 image => entries.push(Entry { name, path, image }),
             }
         }
         Ok(entries)
+    }
+
+    /// Whether it is an image layout that has lost its `index.json`: that is worth a word.
+    fn lacks_index(&self, name: &str) -> bool {
+        open_subdir(&self.dir, name)
+            .is_ok_and(|dir| has(&dir, oci::LAYOUT_FILE) && !has(&dir, oci::INDEX_FILE))
     }
 
     /// The name of the image with this id.
@@ -84,8 +90,7 @@ impl Store {
             |_| StoreError::NotFound { name: name.into(), store: self.path.display().to_string() };
         let dir = open_subdir(&self.dir, name).map_err(not_found)?;
         // Nothing but images is removed, whatever is called so.
-        let ours = |file| rustix::fs::statat(&dir, file, rustix::fs::AtFlags::SYMLINK_NOFOLLOW).is_ok();
-        if !ours(oci::LAYOUT_FILE) && !ours(oci::INDEX_FILE) {
+        if !has(&dir, oci::LAYOUT_FILE) && !has(&dir, oci::INDEX_FILE) {
             return Err(StoreError::NotAnImage { name: name.into() });
         }
         if let Some(id) = self.id(name).filter(|_| !force) {
@@ -110,4 +115,8 @@ impl Store {
         let names = names(&self.dir).map_err(|error| self.io(error))?;
         Ok(names.iter().filter(|name| self.id(name) == Some(id)).count())
     }
+}
+
+fn has(dir: &OwnedFd, file: &str) -> bool {
+    rustix::fs::statat(dir, file, rustix::fs::AtFlags::SYMLINK_NOFOLLOW).is_ok()
 }

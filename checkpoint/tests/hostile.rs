@@ -72,7 +72,7 @@ proptest! {
         which in any::<prop::sample::Index>(), damage in damage(),
         encoding in prop_oneof![Just(Encoding::Raw), Just(Encoding::Zstd)],
     ) {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = common::scratch();
         let path = dir.path().join("image");
         write_small(&path, encoding);
         let files = files(&path);
@@ -87,7 +87,7 @@ proptest! {
 
 #[test]
 fn an_error_names_what_and_where() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = common::scratch();
     let path = dir.path().join("image");
     write_small(&path, Encoding::Raw);
     let layer = files(&path).into_iter().max_by_key(|file| fs::metadata(file).unwrap().len()).unwrap();
@@ -100,7 +100,7 @@ fn an_error_names_what_and_where() {
 
 #[test]
 fn symbolic_links_and_fifos_are_refused() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = common::scratch();
     let path = dir.path().join("image");
     write_small(&path, Encoding::Raw);
     let outside = dir.path().join("outside");
@@ -130,7 +130,7 @@ fn symbolic_links_and_fifos_are_refused() {
 
 #[test]
 fn documents_that_are_strange() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = common::scratch();
     let path = dir.path().join("image");
     write_small(&path, Encoding::Raw);
     let index = path.join("index.json");
@@ -159,7 +159,7 @@ fn documents_that_are_strange() {
 
 #[test]
 fn a_parent_that_is_another_image_is_not_taken() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = common::scratch();
     let at = |name: &str| dir.path().join(name);
     write_small(&at("base"), Encoding::Raw);
     let parent = Arc::new(Image::open(&at("base")).unwrap());
@@ -173,7 +173,12 @@ fn a_parent_that_is_another_image_is_not_taken() {
     fs::rename(at("other"), at("base")).unwrap();
     let error = Image::open(&at("child")).unwrap_err();
     assert!(matches!(&error, ImageError::MissingParent { name, .. } if name == "base"), "{error}");
-    // It is listed all the same, with its error.
-    let entries = Store::open(dir.path()).unwrap().list().unwrap();
-    assert_eq!(entries.iter().map(|entry| entry.image.is_ok()).collect::<Vec<_>>(), [true, false]);
+    // It is listed all the same, with its error; and so is one without an index, which is still removed as an image.
+    let store = Store::open(dir.path()).unwrap();
+    let fine = || store.list().unwrap().iter().map(|entry| entry.image.is_ok()).collect::<Vec<_>>();
+    assert_eq!(fine(), [true, false]);
+    fs::remove_file(at("base").join("index.json")).unwrap();
+    assert_eq!(fine(), [false, false]);
+    store.remove("base", false).unwrap();
+    assert_eq!(fine(), [false]);
 }

@@ -26,15 +26,17 @@ fn victim() {
             writer.finish().unwrap();
         }
         let image = Image::open(&path).unwrap();
-        let run = PageRun { space: 1, start_page: round, pages: 1 };
-        image.set_working_set(&WorkingSet { runs: vec![run], files: Vec::new() }).unwrap();
+        for start_page in 0..10 {
+            let run = PageRun { space: 1, start_page, pages: round };
+            image.set_working_set(&WorkingSet { runs: vec![run], files: Vec::new() }).unwrap();
+        }
         Store::open(Path::new(&store)).unwrap().remove("image", false).unwrap();
     }
 }
 
 #[test]
 fn at_any_moment() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = common::scratch();
     let store = Store::open(dir.path()).unwrap();
     let mut whole = 0;
     for round in 0..100 {
@@ -46,6 +48,7 @@ fn at_any_moment() {
             .unwrap();
         // The moment is what is random here; nothing waits for it.
         std::thread::sleep(Duration::from_micros(15_000 + round * 637 % 30_000));
+        assert!(child.try_wait().unwrap().is_none(), "it ended by itself");
         child.kill().unwrap();
         child.wait().unwrap();
         for entry in store.list().unwrap() {
@@ -64,7 +67,7 @@ fn at_any_moment() {
 /// What another writer is still at is not taken for a dead one's.
 #[test]
 fn two_writers() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = common::scratch();
     let mut first = ImageWriter::create(&dir.path().join("first"), spec(Encoding::Raw)).unwrap();
     first.layer().add(1, 0, &page(1)).unwrap();
     let second = ImageWriter::create(&dir.path().join("second"), spec(Encoding::Raw)).unwrap();
@@ -77,7 +80,7 @@ fn two_writers() {
 /// A disk that is full fails the writer, and leaves nothing.
 #[test]
 fn a_full_disk() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = common::scratch();
     // Instead of a full disk: files that may not grow.
     let script = "trap '' XFSZ; ulimit -f 100; exec \"$0\" --exact full_disk_victim --nocapture";
     let status = Command::new("sh")

@@ -38,7 +38,7 @@ fn best(path: &Path) -> Duration {
 
 #[test]
 fn does_not_grow_with_the_image() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = common::scratch();
     let (small, large) = (dir.path().join("small"), dir.path().join("large"));
     write(&small, 16);
     write(&large, 1024);

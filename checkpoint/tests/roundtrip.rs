@@ -41,7 +41,7 @@ proptest! {
 
     #[test]
     fn pages(guest in guest(), encoding in encodings()) {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = common::scratch();
         let path = dir.path().join("image");
         write(&path, spec(encoding), &guest);
         let image = Image::open(&path).unwrap();
@@ -59,7 +59,7 @@ proptest! {
     fn children(
         base in guest(), change in guest(), encoding in encodings(), other in encodings(),
     ) {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = common::scratch();
         let at = |name: &str| dir.path().join(name);
         write(&at("base"), spec(encoding), &base);
         let parent = Arc::new(Image::open(&at("base")).unwrap());
@@ -103,7 +103,7 @@ proptest! {
 
     #[test]
     fn records(ids in prop::collection::btree_set(any::<u64>(), 0..200)) {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = common::scratch();
         let path = dir.path().join("image");
         let mut writer = ImageWriter::create(&path, ImageSpec::default()).unwrap();
         let mut table = RecordTableBuilder::new("task");
@@ -127,7 +127,7 @@ proptest! {
 #[test]
 fn everything_of_a_small_image() {
     for encoding in [Encoding::Raw, Encoding::Zstd] {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = common::scratch();
         let path = dir.path().join("small");
         write_small(&path, encoding);
         let image = Image::open(&path).unwrap();
@@ -154,7 +154,7 @@ fn everything_of_a_small_image() {
 
 #[test]
 fn runs_stay_long() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = common::scratch();
     let path = dir.path().join("image");
     let mut writer = ImageWriter::create(&path, spec(Encoding::Raw)).unwrap();
     for i in 0..200 {
@@ -174,11 +174,25 @@ fn runs_stay_long() {
     assert_eq!(extents.space(1).len(), 1);
     assert_eq!(extents.space(2).len(), 3);
     assert_eq!(image.layer(0).unwrap().pages(), 201);
+
+    // A child in which one page changed, just before the one that is stored twice.
+    let path = dir.path().join("child");
+    let parent = Some(Arc::new(image));
+    let mut writer = ImageWriter::create(&path, ImageSpec { parent, ..spec(Encoding::Raw) }).unwrap();
+    for i in 0..200 {
+        let seed = if i % 10 == 5 { 0 } else { i + 1 };
+        let seed = if i == 150 { 3 } else { seed };
+        writer.layer().add(1, i, &page(if i == 149 { 5555 } else { seed })).unwrap();
+    }
+    writer.finish().unwrap();
+    let image = Image::open(&path).unwrap();
+    assert_eq!(image.extents().unwrap().all().len(), 3);
+    assert_eq!(image.layer(0).unwrap().pages(), 1);
 }
 
 #[test]
 fn what_the_host_lacks_is_named() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = common::scratch();
     let path = dir.path().join("image");
     write_small(&path, Encoding::Raw);
     let image = Image::open(&path).unwrap();
@@ -206,7 +220,7 @@ fn what_the_host_lacks_is_named() {
 
 #[test]
 fn working_sets_are_replaced() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = common::scratch();
     let path = dir.path().join("image");
     write_small(&path, Encoding::Raw);
     let id = Image::open(&path).unwrap().id();
@@ -224,9 +238,30 @@ fn working_sets_are_replaced() {
     }
 }
 
+/// Whoever opens an image while its working set is replaced sees the old or the new one.
+#[test]
+fn working_sets_are_replaced_under_readers() {
+    let dir = common::scratch();
+    let path = dir.path().join("image");
+    write_small(&path, Encoding::Raw);
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            for i in 0..300 {
+                let run = PageRun { space: 1, start_page: i, pages: i };
+                let set = WorkingSet { runs: vec![run], files: Vec::new() };
+                Image::open(&path).unwrap().set_working_set(&set).unwrap();
+            }
+        });
+        while !writer.is_finished() {
+            let set = Image::open(&path).unwrap().working_set().unwrap().unwrap();
+            assert!(set.runs[0].pages == set.runs[0].start_page || set.files.len() == 1);
+        }
+    });
+}
+
 #[test]
 fn a_store() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = common::scratch();
     let store = Store::open(dir.path()).unwrap();
     write_small(&store.path_of("base").unwrap(), Encoding::Raw);
     assert!(matches!(
@@ -255,7 +290,7 @@ fn a_store() {
     // A parent may be called something else, and may lie elsewhere.
     std::fs::rename(dir.path().join("base"), dir.path().join("renamed")).unwrap();
     Image::open(&dir.path().join("child")).unwrap();
-    let elsewhere = tempfile::tempdir().unwrap();
+    let elsewhere = common::scratch();
     let moved = elsewhere.path().join("moved");
     std::fs::rename(dir.path().join("renamed"), &moved).unwrap();
     let error = Image::open(&dir.path().join("child")).unwrap_err();
@@ -274,7 +309,7 @@ fn a_store() {
 
 #[test]
 fn a_writer_is_told_what_it_does_wrong() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = common::scratch();
     let create = |name: &str| ImageWriter::create(&dir.path().join(name), ImageSpec::default());
     for name in [".hidden", "x/..", &"n".repeat(300)] {
         assert!(matches!(create(name), Err(WriteError::Name { .. })), "{name}");
@@ -299,7 +334,7 @@ fn a_writer_is_told_what_it_does_wrong() {
 
 #[test]
 fn progress_reaches_its_total() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = common::scratch();
     let path = dir.path().join("image");
     let done = Arc::new(AtomicU64::new(0));
     let told = done.clone();
@@ -322,7 +357,7 @@ fn progress_reaches_its_total() {
 
 #[test]
 fn zero_pages_cost_nothing() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = common::scratch();
     let path = dir.path().join("image");
     let mut writer = ImageWriter::create(&path, spec(Encoding::Raw)).unwrap();
     writer.layer().add(1, 0, &vec![0; 400 * PAGE]).unwrap();

@@ -1,18 +1,18 @@
 //! Writing a layer: pages come in ascending order, each is stored once, and few extents come out.
 //!
-//! A page is, in this order: what continues the run before it (in this layer or a parent's); zero; one that is stored
-//! already, here or in a parent's layer; new. Runs are what restoring pays for, so a short gap of zeroes between new pages
+//! A page is, in this order: what continues the run before it (in this layer or a parent's); zero; what the parent has in the
+//! same place; one that is stored already, here or in a parent's layer; new. Runs are what restoring pays for, so a short gap of zeroes between new pages
 //! becomes a hole in the layer, and a short gap of pages stored already is stored again, as long as that adds no more than
 //! 1/32 to the layer.
 //!
-//! Memory: some 60 bytes for each page stored (its digest, and a way to find it), and 40 for each extent.
+//! Memory: 60 to 100 bytes for each page stored (its digest, and a way to find it), and 40 for each extent.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::fs::File;
 use std::sync::Arc;
 
-use super::extents::{Extent, Source};
+use super::extents::{Extent, Extents, Source};
 use super::sink::{Sink, Written};
 use super::{Encoding, PageDigests, is_zero};
 use crate::{Digest, Image, OnProgress, Progress, WriteError};
@@ -31,6 +31,7 @@ pub struct LayerWriter {
     parent: Option<Arc<Image>>,
     /// The parents' page digests by layer; empty until a page is to be found there.
     parents: Vec<PageDigests>,
+    parent_extents: Arc<Extents>,
     zero: Digest,
     /// Of each page of the layer, holes included.
     digests: Vec<Digest>,
@@ -80,6 +81,7 @@ impl LayerWriter {
             sink: Sink::new(file, encoding, page_size)?,
             parent,
             parents: Vec::new(),
+            parent_extents: Arc::default(),
             zero: Digest::of(&vec![0; page_size as usize]),
             digests: Vec::new(),
             stored: HashMap::new(),
@@ -204,11 +206,10 @@ impl LayerWriter {
             return self.known(space, number, Source::Zero, digest, &[]);
         }
         self.load_parents()?;
-        let found = self
-            .stored
-            .get(&digest.prefix())
-            .map(|&(layer, page)| Source::Layer { layer, page: u64::from(page) });
-        match found.filter(|&source| self.digest(source) == Some(digest)) {
+        let in_place = self.parent_extents.find(space, number).map(|extent| as_child(extent.source));
+        let stored = self.stored.get(&digest.prefix());
+        let stored = stored.map(|&(layer, page)| Source::Layer { layer, page: u64::from(page) });
+        match in_place.into_iter().chain(stored).find(|&source| self.digest(source) == Some(digest)) {
             Some(source) => self.known(space, number, source, digest, bytes),
             None => self.new_page(space, number, bytes, digest),
         }
@@ -238,6 +239,7 @@ impl LayerWriter {
             return Ok(());
         }
         let Some(parent) = &self.parent else { return Ok(()) };
+        self.parent_extents = parent.extents()?;
         for layer in 0..parent.layers() {
             let digests = parent.page_digests(layer)?;
             for (page, digest) in (0..=u32::MAX).zip(digests.all()) {

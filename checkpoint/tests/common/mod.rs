@@ -15,6 +15,11 @@ use rkyv::{Archive, Deserialize, Serialize};
 
 pub(crate) const PAGE: usize = 4096;
 
+/// A directory for images, in memory where that is possible: every image is synced, which disks take their time for.
+pub(crate) fn scratch() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
+}
+
 /// What a kernel's record looks like.
 #[derive(Archive, Serialize, Deserialize, Debug, Clone, PartialEq)]
 pub(crate) struct Task {

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// The crates that may hold `unsafe`; everywhere else it is forbidden by the compiler too.
-const UNSAFE_HOMES: &[&str] = &["checkpoint", "host", "platform-kvm", "platform-systrap"];
+const UNSAFE_HOMES: &[&str] = &["host", "platform-kvm", "platform-systrap"];
 
 /// The types that make a `static` shared state rather than a constant.
 const STATE_TYPES: &[&str] =

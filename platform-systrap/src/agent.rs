@@ -80,12 +80,8 @@ pub(crate) struct Dowry {
 impl Line {
     /// A line to a stub that is to be made, that stub's areas, and what it is to be given.
     pub(crate) fn new() -> io::Result<(Line, SharedMemory, Dowry)> {
-        let (near, far) = rustix::net::socketpair(
-            AddressFamily::UNIX,
-            SocketType::SEQPACKET,
-            SocketFlags::CLOEXEC,
-            None,
-        )?;
+        let (near, far) =
+            rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
         rustix::net::sockopt::set_socket_passcred(&near, true)?;
         let (memory, request) = SharedMemory::new("stub-request", REQUEST_LEN)?;
         let (areas, areas_fd) = SharedMemory::new("stub-areas", AREAS_LEN)?;
@@ -215,8 +211,7 @@ fn send(socket: &OwnedFd, files: &[BorrowedFd<'_>]) -> Result<(), Failed> {
         return Err(Failed::Errno(libc::EMFILE));
     }
     loop {
-        let sent =
-            rustix::net::sendmsg(socket, &[io::IoSlice::new(&[0])], &mut control, SendFlags::NOSIGNAL);
+        let sent = rustix::net::sendmsg(socket, &[io::IoSlice::new(&[0])], &mut control, SendFlags::NOSIGNAL);
         match sent {
             Ok(_) => return Ok(()),
             Err(rustix::io::Errno::INTR) => {}

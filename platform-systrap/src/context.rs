@@ -18,12 +18,12 @@ use quicksand_platform::{
 
 use crate::fpu::State;
 use crate::frame::{Damaged, Frame};
+use crate::host_error;
 use crate::layout::{AREA_LEN, KICK_SIGNAL, STUB_START, area, state};
 use crate::shared::Shared;
 use crate::space::SystrapSpace;
 use crate::sys::{futex_wait, futex_wake};
 use crate::threads::{Stub, Thread, ended};
-use crate::host_error;
 
 /// How long a kicked thread may take to stop, twice: a machine that was suspended uses up one.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -49,7 +49,8 @@ impl Kicker for Kick {
         kick.pending = true;
         if let Some((stub, thread)) = &kick.running {
             let word = stub.state(thread.index);
-            if word.compare_exchange(state::GUEST, state::KICKED, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
+            if word.compare_exchange(state::GUEST, state::KICKED, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+            {
                 stub.signal(*thread, KICK_SIGNAL);
                 // Whoever waits does so for a limited time from now on.
                 futex_wake(word);
@@ -295,4 +296,3 @@ impl SystrapContext {
         }
     }
 }
-

@@ -124,7 +124,8 @@ impl<'a> Frame<'a> {
             *value = self.get(offset::REGISTERS + 8 * i);
         }
         let relaxed = std::sync::atomic::Ordering::Relaxed;
-        let [r8, r9, r10, r11, r12, r13, r14, r15, rdi, rsi, rbp, rbx, rdx, rax, rcx, rsp, rip, eflags, ..] = all;
+        let [r8, r9, r10, r11, r12, r13, r14, r15, rdi, rsi, rbp, rbx, rdx, rax, rcx, rsp, rip, eflags, ..] =
+            all;
         *regs = Registers {
             r15,
             r14,

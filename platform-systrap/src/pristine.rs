@@ -13,9 +13,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 use crate::agent::Dowry;
 use crate::host_error;
-use crate::layout::{
-    FORK_FLAGS, IMAGE, IMAGE_LEN, KICK_SIGNAL, REQUEST_FD, SOCKET_FD,
-};
+use crate::layout::{FORK_FLAGS, IMAGE, IMAGE_LEN, KICK_SIGNAL, REQUEST_FD, SOCKET_FD};
 use crate::stub::{self, AREAS_FD, GLOBALS_FD};
 use quicksand_platform::PlatformError;
 
@@ -39,15 +37,8 @@ struct KernelSigaction {
     mask: u64,
 }
 
-const HANDLED: [i32; 7] = [
-    libc::SIGSYS,
-    libc::SIGSEGV,
-    libc::SIGBUS,
-    libc::SIGFPE,
-    libc::SIGILL,
-    libc::SIGTRAP,
-    KICK_SIGNAL,
-];
+const HANDLED: [i32; 7] =
+    [libc::SIGSYS, libc::SIGSEGV, libc::SIGBUS, libc::SIGFPE, libc::SIGILL, libc::SIGTRAP, KICK_SIGNAL];
 const LAST_SIGNAL: i32 = 64;
 const SA_RESTORER: u64 = 0x0400_0000;
 /// Numbers that are not used in a stub.
@@ -166,4 +157,3 @@ unsafe fn second(plan: &Plan) -> ! {
         stub::quicksand_stub_enter(plan.image)
     }
 }
-

@@ -97,7 +97,10 @@ impl Reaper {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let reaper = Arc::new(Reaper { epoll, entries: Mutex::default() });
         let of_thread = reaper.clone();
-        std::thread::Builder::new().name("reaper".into()).stack_size(64 << 10).spawn(move || of_thread.run())?;
+        std::thread::Builder::new()
+            .name("reaper".into())
+            .stack_size(64 << 10)
+            .spawn(move || of_thread.run())?;
         Ok(reaper)
     }
 

@@ -100,10 +100,7 @@ mod tests {
         assert_eq!(regions.runs(0, 100), [(10, 30), (40, 50)]);
         regions.protect(15, 45, Prot::R);
         let ends: Vec<_> = regions.all().map(|r| (r.start, r.end, r.prot == Prot::R)).collect();
-        assert_eq!(
-            ends,
-            [(10, 15, false), (15, 20, true), (20, 30, true), (40, 45, true), (45, 50, false)]
-        );
+        assert_eq!(ends, [(10, 15, false), (15, 20, true), (20, 30, true), (40, 45, true), (45, 50, false)]);
         regions.remove(12, 42);
         assert_eq!(regions.runs(11, 44), [(11, 12), (42, 44)]);
         regions.insert(region(0, 100));

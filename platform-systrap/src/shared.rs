@@ -48,9 +48,9 @@ impl Shared {
         let (line, areas, dowry) = Line::new().map_err(failed("making a stub's pages"))?;
         pristine::make(dowry, &globals_fd)?;
         let pid = line.await_birth().map_err(|e| match e.kind() {
-            io::ErrorKind::UnexpectedEof => unavailable(
-                "its first process ended while it was made; seccomp filters must be allowed here",
-            ),
+            io::ErrorKind::UnexpectedEof => {
+                unavailable("its first process ended while it was made; seccomp filters must be allowed here")
+            }
             _ => host_error("waiting for the first stub", e),
         })?;
         let process = Process::new(pid).map_err(failed("pidfd_open"))?;

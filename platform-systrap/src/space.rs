@@ -264,11 +264,7 @@ impl AddressSpace for SystrapSpace {
             }
             at = to;
         }
-        if at == end.0 {
-            Ok(())
-        } else {
-            Err(MemFault { addr: UserAddr(at), done: (at - addr.0) as usize })
-        }
+        if at == end.0 { Ok(()) } else { Err(MemFault { addr: UserAddr(at), done: (at - addr.0) as usize }) }
     }
 
     fn load_u32(&self, addr: UserAddr) -> Result<u32, MemFault> {

@@ -53,7 +53,9 @@ impl Chosen {
     pub fn make(&self) -> Result<Arc<dyn Platform>> {
         let starting = "starting the platform";
         Ok(match self {
-            Chosen::Kvm(device) => Arc::new(KvmPlatform::new(Some(device.try_clone().context("a descriptor")?)).context(starting)?),
+            Chosen::Kvm(device) => Arc::new(
+                KvmPlatform::new(Some(device.try_clone().context("a descriptor")?)).context(starting)?,
+            ),
             Chosen::Systrap => Arc::new(SystrapPlatform::new().context(starting)?),
         })
     }

@@ -368,9 +368,8 @@ impl Container {
     /// Starts a process that the host is the parent of. Its program is loaded when this returns.
     pub fn start(self: &Arc<Self>, config: ProcessConfig) -> Result<Started, BootError> {
         let kernel = &self.kernel;
-        let space = kernel.platform.address_space()?;
         let context = kernel.platform.context()?;
-        let mm = MemoryManager::new(space);
+        let mm = MemoryManager::nowhere();
         let files = Arc::new(FdTable::default());
         let terminal = self
             .install_stdio(&files, config.stdio, config.terminal, (config.uid, config.gid))

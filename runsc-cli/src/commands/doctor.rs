@@ -31,7 +31,8 @@ struct Finding {
 }
 
 pub fn run(args: &DoctorArgs) -> Result<u8> {
-    let findings = [kernel(), kvm(), systrap(), userfaultfd(), user_namespaces(), cgroups(), rights(), descriptors()];
+    let findings =
+        [kernel(), kvm(), systrap(), userfaultfd(), user_namespaces(), cgroups(), rights(), descriptors()];
     match args.format {
         DoctorFormat::Json => println!("{}", serde_json::to_string_pretty(&findings).context("doctor")?),
         DoctorFormat::Text => {

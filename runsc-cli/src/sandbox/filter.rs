@@ -19,17 +19,15 @@ use seccompiler::{
     TargetArch,
 };
 
-use crate::error::{Context, Result};
+use super::bpf;
+use crate::error::{Context, Error, Result};
 use crate::platform::Chosen;
 
 /// Which process a filter is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Process {
     /// The Sentry; `opens_files`: it opens the container's files by itself.
-    Sentry {
-        opens_files: bool,
-        platform: Platform,
-    },
+    Sentry { opens_files: bool, platform: Platform },
     /// A gofer: files, and the sockets it is asked on.
     Gofer,
 }
@@ -208,12 +206,8 @@ const IOCTLS_NETWORK: u64 = 0x89;
 const IOCTLS_KVM: u64 = 0xae;
 
 /// The Sentry's with systrap: the memory and the end of stubs.
-const SYSTRAP: &[c_long] = &[
-    libc::SYS_process_vm_readv,
-    libc::SYS_process_vm_writev,
-    libc::SYS_pidfd_open,
-    libc::SYS_waitid,
-];
+const SYSTRAP: &[c_long] =
+    &[libc::SYS_process_vm_readv, libc::SYS_process_vm_writev, libc::SYS_pidfd_open, libc::SYS_waitid];
 
 /// Families of sockets that may be made.
 const FAMILIES: &[i32] = &[libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
@@ -242,8 +236,16 @@ fn programs(process: Process) -> Result<Vec<BpfProgram>> {
         let refused = if opens_files { vec![masked(2, flag(libc::O_NOFOLLOW), 0)?] } else { Vec::new() };
         programs.push(compile(only(libc::SYS_openat, refused), SeccompAction::Allow, errno(libc::EACCES))?);
     }
-    programs.push(compile(allowed(process)?, SeccompAction::KillProcess, SeccompAction::Allow)?);
+    programs.push(main_program(allowed(process)?)?);
     Ok(programs)
+}
+
+/// Kills whoever makes a call that `rules` do not have.
+fn main_program(rules: Rules) -> Result<BpfProgram> {
+    let (plain, checked): (Rules, Rules) = rules.into_iter().partition(|(_, checks)| checks.is_empty());
+    let numbers: Vec<u32> = plain.keys().filter_map(|number| u32::try_from(*number).ok()).collect();
+    let rest = compile(checked, SeccompAction::KillProcess, SeccompAction::Allow)?;
+    bpf::allow_or(&numbers, rest).ok_or_else(|| Error::new("the system call filter is too long"))
 }
 
 fn compile(rules: Rules, otherwise: SeccompAction, matched: SeccompAction) -> Result<BpfProgram> {

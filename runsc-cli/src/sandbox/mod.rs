@@ -8,6 +8,7 @@
 //! the filter is there, by the process's only thread. The process ends with its container's exit code, and all
 //! its threads with it.
 
+mod bpf;
 mod confine;
 mod files;
 pub mod filter;
@@ -138,10 +139,8 @@ impl Boot {
             Some(sockets) => (Sources::served(sockets), Files::None),
         };
         confine::give_up_rights(rights)?;
-        let filter = filter::Process::Sentry {
-            opens_files: rights != Files::None,
-            platform: (&self.platform).into(),
-        };
+        let filter =
+            filter::Process::Sentry { opens_files: rights != Files::None, platform: (&self.platform).into() };
         let platform = self.platform.make()?;
         filter::install(filter)?;
         self.timeline.event("confined", now_ns());

@@ -18,6 +18,7 @@ pub mod advise;
 pub mod fault;
 pub mod map;
 pub mod maps;
+mod nowhere;
 pub mod process_vm;
 pub mod protect;
 pub mod remap;
@@ -106,7 +107,11 @@ pub struct Layout {
 impl Default for Layout {
     fn default() -> Layout {
         // What a process without randomisation and with an 8 MiB stack has.
-        Layout { mmap_base: UserAddr(UserAddr::MAP_END.0 - (128 << 20)), top_down: true, low_base: UserAddr(0x4000_0000) }
+        Layout {
+            mmap_base: UserAddr(UserAddr::MAP_END.0 - (128 << 20)),
+            top_down: true,
+            low_base: UserAddr(0x4000_0000),
+        }
     }
 }
 
@@ -183,6 +188,10 @@ impl Drop for WriteInner<'_> {
 }
 
 impl MemoryManager {
+    /// Of a process that has no program yet.
+    pub fn nowhere() -> Arc<MemoryManager> {
+        MemoryManager::new(Arc::new(nowhere::Nowhere))
+    }
     /// An empty one.
     pub fn new(space: Arc<dyn AddressSpace>) -> Arc<MemoryManager> {
         let inner = Inner {

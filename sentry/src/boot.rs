@@ -217,7 +217,7 @@ impl Kernel {
                 Mount::new(root, flags, b"devpts", &config.data)
             }
             MountKind::Sysfs => {
-                let root = sys::new(self.machine.cpus(), self.machine.memory().total);
+                let root = sys::new(self.machine.cpus());
                 Mount::new(root, flags, b"sysfs", b"")
             }
             MountKind::Dev => {

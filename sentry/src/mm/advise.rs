@@ -10,7 +10,7 @@ use super::{Inner, MemoryManager};
 use crate::vfs::OpenFile;
 
 const MADV_DONTNEED_LOCKED: i32 = 24;
-const MADV_COLLAPSE: i32 = 25;
+pub(super) const MADV_COLLAPSE: i32 = 25;
 const FALLOC_PUNCH_HOLE: u32 = libc::FALLOC_FL_PUNCH_HOLE as u32 | libc::FALLOC_FL_KEEP_SIZE as u32;
 
 /// A hole to be made in a file, once the lock is free.

@@ -19,6 +19,7 @@ pub mod fault;
 pub mod map;
 pub mod maps;
 mod nowhere;
+pub mod numa;
 pub mod process_vm;
 pub mod protect;
 pub mod remap;

@@ -1,11 +1,12 @@
-//! Memory of other processes: `process_vm_readv(2)` and `process_vm_writev(2)`.
+//! Memory of other processes: `process_vm_readv(2)`, `process_vm_writev(2)`, `process_madvise(2)`.
 
 use std::sync::Arc;
 
 use quicksand_abi::{Errno, UserAddr};
 
 use super::MemoryManager;
-use crate::syscalls::SyscallResult;
+use super::advise::MADV_COLLAPSE;
+use crate::syscalls::{Fd, SyscallResult};
 use crate::task::credentials::Caps;
 use crate::task::{CurrentTask, Task};
 use crate::vfs::io::IoRange;
@@ -109,6 +110,41 @@ fn copy(from: &MemoryManager, sources: &[IoRange], to: &MemoryManager, targets: 
         targets.advance(written);
     }
     done
+}
+
+/// `process_madvise(2)`: hints about the memory of the process behind a pidfd. Returns the bytes advised.
+pub fn sys_process_madvise(
+    task: &CurrentTask,
+    pidfd: Fd,
+    iov: UserAddr,
+    count: usize,
+    advice: i32,
+    flags: u32,
+) -> SyscallResult {
+    if flags != 0 {
+        return Err(Errno::EINVAL.into());
+    }
+    let ranges = read_iovecs(task, iov, count)?;
+    let (group, _) = crate::task::pidfd::group_of(task, pidfd)?;
+    if !matches!(advice, libc::MADV_COLD | libc::MADV_PAGEOUT | libc::MADV_WILLNEED | MADV_COLLAPSE) {
+        return Err(Errno::EINVAL.into());
+    }
+    let target = group.any_task().ok_or(Errno::ESRCH)?;
+    let mm = target.mm_opt().ok_or(Errno::ESRCH)?;
+    let own = Arc::ptr_eq(&mm, &task.mm());
+    if !own && (!may_attach(task, &target) || !task.creds().has(Caps::SYS_NICE)) {
+        return Err(Errno::EPERM.into());
+    }
+    let mut done = 0;
+    for (addr, len) in ranges {
+        match mm.advise(addr, len as u64, advice) {
+            Ok(()) => done += len,
+            Err(e) if done == 0 => return Err(e.into()),
+            // What was advised counts.
+            Err(_) => break,
+        }
+    }
+    Ok(done)
 }
 
 /// A walk along ranges of memory.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use quicksand_abi::{PAGE_SIZE, UserAddr, UserRange};
 use quicksand_platform::{Backing, Prot};
 
+use super::numa::MemPolicy;
 use crate::vfs::OpenFile;
 
 bitflags::bitflags! {
@@ -104,13 +105,23 @@ pub struct Vma {
     pub backing: VmaBacking,
     /// A name given by `prctl(PR_SET_VMA_ANON_NAME)`.
     pub anon_name: Option<Arc<[u8]>>,
+    /// Set by `mbind(2)`.
+    pub policy: MemPolicy,
 }
 
 impl Vma {
     /// A private anonymous mapping.
     pub fn anonymous(range: UserRange, prot: Prot) -> Vma {
         let max_prot = Prot { read: true, write: true, execute: true };
-        Vma { range, prot, max_prot, flags: VmFlags::empty(), backing: VmaBacking::Anon, anon_name: None }
+        Vma {
+            range,
+            prot,
+            max_prot,
+            flags: VmFlags::empty(),
+            backing: VmaBacking::Anon,
+            anon_name: None,
+            policy: MemPolicy::default(),
+        }
     }
     pub fn start(&self) -> UserAddr {
         self.range.start
@@ -180,6 +191,7 @@ impl Vma {
             && self.flags == next.flags
             && !self.flags.contains(VmFlags::SPECIAL)
             && self.anon_name == next.anon_name
+            && self.policy == next.policy
             && self.backing.continues(self.range.len(), &next.backing)
     }
 }

@@ -136,8 +136,8 @@ pub enum Resume {
     Io { bytes: u64, deadline: Option<Monotonic> },
     /// An absolute deadline, computed on the first call.
     Deadline(Option<Monotonic>),
-    /// A futex waiter that is queued: its number in the futex table, and the deadline.
-    Futex { waiter: u64, deadline: Option<Monotonic> },
+    /// A futex waiter that is queued, and its deadline.
+    Futex { deadline: Option<Monotonic> },
     /// A signal mask to put back when the call ends (`ppoll`, `pselect`, `epoll_pwait`, `sigsuspend`), and the deadline.
     SavedMask { mask: u64, deadline: Option<Monotonic> },
     /// A sleeper on a process's processor-time clock: what the clock must read.

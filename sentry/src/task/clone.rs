@@ -297,6 +297,7 @@ fn clone_task(task: &CurrentTask, args: &CloneArgs, set_tid: &[i32]) -> Result<A
             no_new_privs: own.no_new_privs,
             sched: own.sched.for_child(),
             personality: own.personality,
+            mem_policy: own.mem_policy,
             timer_slack_ns: own.timer_slack_ns,
             vfork_parent: (flags & VFORK != 0).then(|| task.group().clone()),
         }

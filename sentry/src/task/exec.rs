@@ -14,7 +14,7 @@ use quicksand_platform::Registers;
 
 use super::credentials::{Caps, Credentials, SECBIT_KEEP_CAPS, SECBIT_NOROOT};
 use super::group::ExitStatus;
-use super::{CurrentTask, Resource, exit, futex};
+use super::{CurrentTask, Resource, exit, futex_pi, robust};
 use crate::loader::{self, Arguments, ExecError, ExecHost, ExecIds, LoadContext, Loaded};
 use crate::sync::Events;
 use crate::syscalls::{Blocked, Fd, OnSignal, Resume, SyscallError, SyscallResult};
@@ -201,7 +201,9 @@ fn commit(task: &CurrentTask, pending: PendingExec) {
     let PendingExec { loaded, creds, comm } = pending;
     let group = task.group().clone();
     take_leadership(task);
-    futex::release_on_exit(task);
+    robust::release_on_exit(task);
+    futex_pi::release_owned(task);
+    task.left_futexes.store(false, Ordering::SeqCst);
     task.set_mm(loaded.mm);
     exit::leave_vfork(task.task());
     {
@@ -209,7 +211,7 @@ fn commit(task: &CurrentTask, pending: PendingExec) {
         state.actions = state.actions.for_exec();
         state.pending.discard_timers();
         state.exec = None;
-        state.membarrier = false;
+        state.membarrier = 0;
         let gains = loaded.ids.secure || creds.euid != creds.ruid || creds.egid != creds.rgid;
         state.dumpable = if gains { 0 } else { 1 };
     }

@@ -11,7 +11,7 @@ use quicksand_abi::signal::{SA_NOCLDWAIT, SIG_IGN, SigInfo, code};
 use super::cputime::Usage;
 use super::group::ExitStatus;
 use super::pid::Tables;
-use super::{CurrentTask, Task, ThreadGroup, Work, futex};
+use super::{CurrentTask, Task, ThreadGroup, Work, futex, futex_pi, robust};
 use crate::signal::{send_to_group, stop};
 use crate::sync::{Events, Waiter};
 use crate::syscalls::{SyscallError, SyscallResult};
@@ -35,7 +35,8 @@ pub fn sys_exit_group(task: &CurrentTask, status: i32) -> SyscallResult {
 pub(super) fn exit_task(current: CurrentTask) {
     let status = current.exiting.get().unwrap_or(ExitStatus::Code(0));
     futex::cancel_wait(&current);
-    futex::release_on_exit(&current);
+    robust::release_on_exit(&current);
+    futex_pi::release_owned(&current);
     drop(current.pending_exec.take());
     let task = current.task().clone();
     leave_vfork(&task);

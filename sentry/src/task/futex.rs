@@ -1,43 +1,43 @@
-//! `futex(2)`, robust lists, and `set_tid_address(2)`'s word.
+//! `futex(2)`.
 //!
 //! Waiters stand in hash buckets by what their word *is*: an address in one address space, or a place in shared memory. A
 //! waiter is queued under its bucket's lock after the word was found to hold the expected value under that same lock;
 //! wakers take the lock too, so no wake-up is lost. A queued waiter knows its bucket, which a requeue changes.
 //!
-//! PI futexes answer ENOSYS, which glibc reports as "not supported" for priority-inheriting mutexes.
+//! Futexes with an owner (FUTEX_LOCK_PI and its kin) are in [`super::futex_pi`].
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use quicksand_abi::task::RobustListHead;
 use quicksand_abi::{Errno, Timespec, UserAddr};
 
+use super::futex_pi::{self, PiWaiter};
 use super::CurrentTask;
 use crate::mm::MemoryManager;
 use crate::mm::maps::FutexKey as Key;
 use crate::sync::{Level, Mutex, MutexGuard, Waiter};
-use crate::syscalls::{Blocked, OnSignal, Resume, SyscallResult, WakeReason};
+use crate::syscalls::{Blocked, OnSignal, Resume, SyscallError, SyscallResult, WakeReason};
 use crate::time::Monotonic;
 
 const BUCKETS: usize = 256;
 
 const PRIVATE: u32 = 128;
 const CLOCK_REALTIME: u32 = 256;
-const MATCH_ANY: u32 = u32::MAX;
+pub(super) const MATCH_ANY: u32 = u32::MAX;
 
-const WAITERS: u32 = 0x8000_0000;
-const OWNER_DIED: u32 = 0x4000_0000;
-const TID_MASK: u32 = 0x3fff_ffff;
-/// ROBUST_LIST_LIMIT.
-const ROBUST_LIMIT: usize = 2048;
+pub(super) const WAITERS: u32 = 0x8000_0000;
+pub(super) const OWNER_DIED: u32 = 0x4000_0000;
+pub(super) const TID_MASK: u32 = 0x3fff_ffff;
 
 /// A task that waits, as its wakers see it.
 #[derive(Debug)]
 pub(crate) struct FutexWaiter {
     bitset: u32,
     waiter: Arc<Waiter>,
+    /// Waits to own the futex, rather than for a wake-up.
+    pub(super) pi: Option<PiWaiter>,
     /// Where it is queued. Changes under the locks of both buckets.
     bucket: AtomicUsize,
     /// Set when it was taken out of its bucket to be woken.
@@ -45,21 +45,24 @@ pub(crate) struct FutexWaiter {
 }
 
 #[derive(Debug)]
-struct Entry {
-    key: Key,
-    waiter: Arc<FutexWaiter>,
+pub(super) struct Entry {
+    pub key: Key,
+    pub waiter: Arc<FutexWaiter>,
 }
 
-type Bucket = Vec<Entry>;
+pub(super) type Bucket = Vec<Entry>;
 
 /// All futexes of a sandbox.
 pub struct FutexTable {
     buckets: Box<[Mutex<Bucket>]>,
+    /// How many waiters want to own a futex: nearly always none.
+    pub(super) pi_waiters: AtomicUsize,
 }
 
 impl Default for FutexTable {
     fn default() -> FutexTable {
-        FutexTable { buckets: (0..BUCKETS).map(|_| Mutex::new(Level::Futex, Vec::new())).collect() }
+        let buckets = (0..BUCKETS).map(|_| Mutex::new(Level::Futex, Vec::new())).collect();
+        FutexTable { buckets, pi_waiters: AtomicUsize::new(0) }
     }
 }
 
@@ -69,26 +72,40 @@ impl fmt::Debug for FutexTable {
     }
 }
 
-fn index_of(key: &Key) -> usize {
+pub(super) fn index_of(key: &Key) -> usize {
     let mut hasher = std::hash::DefaultHasher::new();
     key.hash(&mut hasher);
     hasher.finish() as usize % BUCKETS
 }
 
 impl FutexWaiter {
-    fn wake(&self) {
+    /// A waiter of `task` that will be queued in the bucket `index`.
+    pub(super) fn new(task: &CurrentTask, bitset: u32, index: usize, pi: Option<PiWaiter>) -> Arc<FutexWaiter> {
+        Arc::new(FutexWaiter {
+            bitset,
+            waiter: task.waiter.clone(),
+            pi,
+            bucket: AtomicUsize::new(index),
+            woken: AtomicBool::new(false),
+        })
+    }
+    pub(super) fn wake(&self) {
         self.woken.store(true, Ordering::SeqCst);
         self.waiter.unpark();
     }
 }
 
 impl FutexTable {
-    fn lock(&self, index: usize) -> MutexGuard<'_, Bucket> {
+    pub(super) fn lock(&self, index: usize) -> MutexGuard<'_, Bucket> {
         self.buckets[index].lock()
+    }
+    /// The numbers of all buckets.
+    pub(super) fn indices(&self) -> std::ops::Range<usize> {
+        0..self.buckets.len()
     }
 
     /// Wakes up to `count` waiters of `key` that wait for a bit of `bitset`.
-    fn wake(&self, key: &Key, count: i32, bitset: u32) -> usize {
+    fn wake(&self, key: &Key, count: i32, bitset: u32) -> Result<usize, Errno> {
         wake_in(&mut self.lock(index_of(key)), key, count, bitset)
     }
 
@@ -101,7 +118,7 @@ impl FutexTable {
     }
 
     /// Takes a waiter out; false where a waker has done so.
-    fn remove(&self, waiter: &Arc<FutexWaiter>) -> bool {
+    pub(super) fn remove(&self, waiter: &Arc<FutexWaiter>) -> bool {
         loop {
             let index = waiter.bucket.load(Ordering::SeqCst);
             let mut bucket = self.lock(index);
@@ -109,17 +126,23 @@ impl FutexTable {
                 continue;
             }
             let found = bucket.iter().position(|e| Arc::ptr_eq(&e.waiter, waiter));
+            if found.is_some() && waiter.pi.is_some() {
+                self.pi_waiters.fetch_sub(1, Ordering::SeqCst);
+            }
             return found.map(|i| bucket.remove(i)).is_some();
         }
     }
 }
 
-/// As Linux, wakes one even where `count` is not positive.
-fn wake_in(bucket: &mut Bucket, key: &Key, count: i32, bitset: u32) -> usize {
+/// As Linux, wakes one even where `count` is not positive. EINVAL at a waiter that wants to own the futex.
+fn wake_in(bucket: &mut Bucket, key: &Key, count: i32, bitset: u32) -> Result<usize, Errno> {
     let limit = count.max(1) as usize;
     let mut woken = 0;
     let mut i = 0;
     while i < bucket.len() && woken < limit {
+        if bucket[i].key == *key && bucket[i].waiter.pi.is_some() {
+            return Err(Errno::EINVAL);
+        }
         if bucket[i].key == *key && bucket[i].waiter.bitset & bitset != 0 {
             bucket.remove(i).waiter.wake();
             woken += 1;
@@ -127,7 +150,7 @@ fn wake_in(bucket: &mut Bucket, key: &Key, count: i32, bitset: u32) -> usize {
             i += 1;
         }
     }
-    woken
+    Ok(woken)
 }
 
 /// `futex(2)`. The fourth argument is a timeout or a number.
@@ -159,13 +182,15 @@ pub fn sys_futex(
         libc::FUTEX_REQUEUE => requeue(task, addr, addr2, private, val as i32, val2, None),
         libc::FUTEX_CMP_REQUEUE => requeue(task, addr, addr2, private, val as i32, val2, Some(val3)),
         libc::FUTEX_WAKE_OP => wake_op(task, addr, addr2, private, val as i32, val2, val3),
-        libc::FUTEX_LOCK_PI
-        | libc::FUTEX_UNLOCK_PI
-        | libc::FUTEX_TRYLOCK_PI
-        | libc::FUTEX_LOCK_PI2
-        | libc::FUTEX_WAIT_REQUEUE_PI
-        | libc::FUTEX_CMP_REQUEUE_PI => {
-            task.kernel().log_unsupported("futex: priority inheritance", Errno::ENOSYS);
+        libc::FUTEX_LOCK_PI => futex_pi::lock(task, addr, private, timeout, Clock::Realtime),
+        libc::FUTEX_LOCK_PI2 => {
+            let clock = if op & CLOCK_REALTIME != 0 { Clock::Realtime } else { Clock::Monotonic };
+            futex_pi::lock(task, addr, private, timeout, clock)
+        }
+        libc::FUTEX_TRYLOCK_PI => futex_pi::try_lock(task, addr, private),
+        libc::FUTEX_UNLOCK_PI => futex_pi::unlock(task, addr, private),
+        libc::FUTEX_WAIT_REQUEUE_PI | libc::FUTEX_CMP_REQUEUE_PI => {
+            task.kernel().log_unsupported("futex: requeueing to a futex with an owner", Errno::ENOSYS);
             Err(Errno::ENOSYS.into())
         }
         _ => Err(Errno::ENOSYS.into()),
@@ -174,13 +199,17 @@ pub fn sys_futex(
 
 /// What a timeout is measured by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Clock {
+pub(super) enum Clock {
     Relative,
     Monotonic,
     Realtime,
 }
 
-fn deadline(task: &CurrentTask, timeout: UserAddr, clock: Clock) -> Result<Option<Monotonic>, Errno> {
+pub(super) fn deadline(
+    task: &CurrentTask,
+    timeout: UserAddr,
+    clock: Clock,
+) -> Result<Option<Monotonic>, Errno> {
     if timeout.is_null() {
         return Ok(None);
     }
@@ -207,7 +236,7 @@ fn wait(
     clock: Clock,
 ) -> SyscallResult {
     let deadline = match task.take_resume() {
-        Resume::Futex { waiter: _, deadline } => return go_on_waiting(task, deadline),
+        Resume::Futex { deadline } => return go_on_waiting(task, deadline),
         Resume::Deadline(deadline) => deadline,
         _ => deadline(task, timeout, clock)?,
     };
@@ -217,12 +246,7 @@ fn wait(
     let mm = task.mm();
     let key = mm.futex_key(addr, private)?;
     let index = index_of(&key);
-    let waiter = Arc::new(FutexWaiter {
-        bitset,
-        waiter: task.waiter.clone(),
-        bucket: AtomicUsize::new(index),
-        woken: AtomicBool::new(false),
-    });
+    let waiter = FutexWaiter::new(task, bitset, index, None);
     {
         let mut bucket = task.kernel().futexes.lock(index);
         if mm.load_u32(addr)? != val {
@@ -230,45 +254,68 @@ fn wait(
         }
         bucket.push(Entry { key, waiter: waiter.clone() });
     }
-    *task.futex.borrow_mut() = Some(waiter);
-    Err(queued(deadline, OnSignal::CallAgain))
+    *task.futex.borrow_mut() = vec![waiter];
+    Err(queued(deadline))
 }
 
-fn queued(deadline: Option<Monotonic>, on_signal: OnSignal) -> crate::syscalls::SyscallError {
-    let resume = Resume::Futex { waiter: 0, deadline };
-    Blocked::until(deadline).resume(resume).on_signal(on_signal).into()
+/// The wait of whoever is queued.
+pub(super) fn queued(deadline: Option<Monotonic>) -> SyscallError {
+    Blocked::until(deadline).resume(Resume::Futex { deadline }).on_signal(OnSignal::CallAgain).into()
 }
 
-/// A waiter that was queued is called again.
-fn go_on_waiting(task: &CurrentTask, deadline: Option<Monotonic>) -> SyscallResult {
-    let Some(waiter) = task.futex.borrow().clone() else { return Ok(0) };
+/// How a queued wait ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// By a waker: which of the waiters it took, the last where it was several.
+    Woken(usize),
+    TimedOut,
+    Interrupted,
+}
+
+/// A waiter that was queued is called again: `None` where it goes on waiting, else it is queued nowhere any more.
+pub(super) fn wait_ended(task: &CurrentTask) -> Option<Ended> {
     let reason = task.wake_reason();
-    if !waiter.woken.load(Ordering::SeqCst) {
-        if !matches!(reason, WakeReason::Timeout | WakeReason::Interrupted) {
-            return Err(queued(deadline, OnSignal::CallAgain));
-        }
-        if task.kernel().futexes.remove(&waiter) {
-            *task.futex.borrow_mut() = None;
-            if reason == WakeReason::Timeout {
-                return Err(Errno::ETIMEDOUT.into());
-            }
-            // Restarted from the start; with a timeout, the deadline stays what it was.
-            let blocked = match deadline {
-                None => Blocked::until(None).on_signal(OnSignal::Restart),
-                Some(_) => Blocked::until(deadline)
-                    .resume(Resume::Deadline(deadline))
-                    .on_signal(OnSignal::RestartBlock),
-            };
-            return Err(blocked.into());
+    {
+        let waiters = task.futex.borrow();
+        let woken = waiters.iter().any(|w| w.woken.load(Ordering::SeqCst));
+        if !woken && !waiters.is_empty() && !matches!(reason, WakeReason::Timeout | WakeReason::Interrupted) {
+            return None;
         }
     }
-    *task.futex.borrow_mut() = None;
-    Ok(0)
+    let waiters = task.futex.take();
+    let mut taken = None;
+    for (i, waiter) in waiters.iter().enumerate() {
+        if !task.kernel().futexes.remove(waiter) {
+            taken = Some(i);
+        }
+    }
+    Some(match (taken, reason) {
+        (Some(i), _) => Ended::Woken(i),
+        (None, WakeReason::Timeout) => Ended::TimedOut,
+        (None, _) => Ended::Interrupted,
+    })
+}
+
+fn go_on_waiting(task: &CurrentTask, deadline: Option<Monotonic>) -> SyscallResult {
+    match wait_ended(task) {
+        None => Err(queued(deadline)),
+        Some(Ended::Woken(_)) => Ok(0),
+        Some(Ended::TimedOut) => Err(Errno::ETIMEDOUT.into()),
+        // Restarted from the start; with a timeout, the deadline stays what it was.
+        Some(Ended::Interrupted) => Err(match deadline {
+            None => Blocked::until(None).on_signal(OnSignal::Restart),
+            Some(_) => Blocked::until(deadline)
+                .resume(Resume::Deadline(deadline))
+                .on_signal(OnSignal::RestartBlock),
+        }
+        .into()),
+    }
 }
 
 /// Before the task ends: nobody may wake it any more.
 pub(crate) fn cancel_wait(task: &CurrentTask) {
-    if let Some(waiter) = task.futex.take() {
+    for waiter in task.futex.take() {
+        // Where it was just made an owner, `futex_pi::release_owned` passes that on.
         task.kernel().futexes.remove(&waiter);
     }
 }
@@ -278,7 +325,12 @@ fn wake(task: &CurrentTask, addr: UserAddr, private: bool, count: i32, bitset: u
         return Err(Errno::EINVAL.into());
     }
     let key = task.mm().futex_key(addr, private)?;
-    Ok(task.kernel().futexes.wake(&key, count, bitset))
+    Ok(task.kernel().futexes.wake(&key, count, bitset)?)
+}
+
+/// The wake-up of a word that a task has left behind; whether anybody waits for it does not matter.
+pub(super) fn wake_all_kinds(task: &CurrentTask, addr: UserAddr) -> SyscallResult {
+    wake(task, addr, false, 1, MATCH_ANY)
 }
 
 fn requeue(
@@ -304,6 +356,9 @@ fn requeue(
     }
     let mut nothing = Vec::new();
     let source = if from_index <= to_index { &mut *low } else { high.as_deref_mut().unwrap_or(&mut nothing) };
+    if source.iter().any(|e| e.key == from && e.waiter.pi.is_some()) {
+        return Err(Errno::EINVAL.into());
+    }
     let (mut count, mut i) = (0_i64, 0);
     let mut moved = Vec::new();
     let (wakes, requeues) = (i64::from(nr_wake), i64::from(nr_requeue));
@@ -359,11 +414,11 @@ fn wake_op(
     let mut nothing = Vec::new();
     let mut woken = {
         let first = if a <= b { &mut *low } else { high.as_deref_mut().unwrap_or(&mut nothing) };
-        wake_in(first, &key, count, MATCH_ANY)
+        wake_in(first, &key, count, MATCH_ANY)?
     };
     if passes {
         let second = if b <= a { &mut *low } else { high.as_deref_mut().unwrap_or(&mut nothing) };
-        woken += wake_in(second, &key2, count2, MATCH_ANY);
+        woken += wake_in(second, &key2, count2, MATCH_ANY)?;
     }
     Ok(woken)
 }
@@ -396,106 +451,4 @@ fn apply_op(mm: &MemoryManager, addr: UserAddr, encoded: u32) -> Result<i32, Err
         }
         old = found;
     }
-}
-
-/// `set_robust_list(2)`.
-pub fn sys_set_robust_list(task: &CurrentTask, head: UserAddr, len: usize) -> SyscallResult {
-    if len != size_of::<RobustListHead>() {
-        return Err(Errno::EINVAL.into());
-    }
-    task.state.lock().robust_list = head;
-    Ok(0)
-}
-
-/// `get_robust_list(2)`.
-pub fn sys_get_robust_list(task: &CurrentTask, pid: i32, head: UserAddr, len: UserAddr) -> SyscallResult {
-    let list = if pid == 0 {
-        task.state.lock().robust_list
-    } else {
-        let other = task.pids().task(pid).ok_or(Errno::ESRCH)?;
-        super::sched::check_same_user(task, &other)?;
-        other.state.lock().robust_list
-    };
-    task.write_object(len, &(size_of::<RobustListHead>() as u64))?;
-    task.write_object(head, &list.0)?;
-    Ok(0)
-}
-
-/// `set_tid_address(2)`.
-pub fn sys_set_tid_address(task: &CurrentTask, addr: UserAddr) -> SyscallResult {
-    task.state.lock().clear_child_tid = addr;
-    Ok(task.tid() as usize)
-}
-
-/// Keeps the promises made in user memory when a task leaves it (`mm_release`): the robust futexes it holds are marked,
-/// and the word of CLONE_CHILD_CLEARTID is cleared. Memory that cannot be reached is passed over.
-pub(super) fn release_on_exit(task: &CurrentTask) {
-    let (robust, clear) = {
-        let mut state = task.state.lock();
-        (std::mem::take(&mut state.robust_list), std::mem::take(&mut state.clear_child_tid))
-    };
-    if !robust.is_null() {
-        let _ = walk_robust_list(task, robust);
-    }
-    // Nobody is there to wait in memory that goes with its only task.
-    if !clear.is_null() && task.shares_mm() && task.write_object(clear, &0_u32).is_ok() {
-        let _ = wake(task, clear, false, 1, MATCH_ANY);
-    }
-}
-
-fn walk_robust_list(task: &CurrentTask, at: UserAddr) -> Result<(), Errno> {
-    let head: RobustListHead = task.read_object(at)?;
-    let word_of = |entry: u64| UserAddr((entry & !1).wrapping_add_signed(head.futex_offset));
-    let mut entry = head.list;
-    let mut broken = Ok(());
-    for _ in 0..ROBUST_LIMIT {
-        if entry & !1 == at.0 {
-            break;
-        }
-        // Read before the futex is given away: its new owner may unlink it.
-        let next = task.read_object::<u64>(UserAddr(entry & !1));
-        if entry & !1 != head.list_op_pending & !1
-            && let Err(e) = owner_died(task, word_of(entry), entry & 1 != 0, false)
-        {
-            return Err(e);
-        }
-        match next {
-            Ok(next) => entry = next,
-            Err(e) => {
-                broken = Err(e);
-                break;
-            }
-        }
-    }
-    if head.list_op_pending & !1 != 0 {
-        owner_died(task, word_of(head.list_op_pending), head.list_op_pending & 1 != 0, true)?;
-    }
-    broken
-}
-
-/// `handle_futex_death`.
-fn owner_died(task: &CurrentTask, addr: UserAddr, pi: bool, pending: bool) -> Result<(), Errno> {
-    if !addr.0.is_multiple_of(4) {
-        return Err(Errno::EINVAL);
-    }
-    let mm = task.mm();
-    let mut word = mm.load_u32(addr)?;
-    loop {
-        if pending && !pi && word == 0 {
-            let _ = wake(task, addr, false, 1, MATCH_ANY);
-            return Ok(());
-        }
-        if word & TID_MASK != task.tid() as u32 {
-            return Ok(());
-        }
-        let found = mm.compare_exchange_u32(addr, word, (word & WAITERS) | OWNER_DIED)?;
-        if found == word {
-            break;
-        }
-        word = found;
-    }
-    if !pi && word & WAITERS != 0 {
-        let _ = wake(task, addr, false, 1, MATCH_ANY);
-    }
-    Ok(())
 }

@@ -97,8 +97,8 @@ pub struct GroupState {
     pub(crate) children: Usage,
     /// PR_SET_DUMPABLE.
     pub(crate) dumpable: i32,
-    /// The program has announced private expedited `membarrier`s.
-    pub(crate) membarrier: bool,
+    /// The `membarrier` commands that the program has registered by.
+    pub(crate) membarrier: u32,
     /// `/proc/PID/oom_score_adj`, and its floor for the unprivileged.
     pub(crate) oom_score_adj: (i32, i32),
     /// Credentials and name of the last task, for a zombie's sake.
@@ -148,7 +148,7 @@ impl ThreadGroup {
             ended: Usage::default(),
             children: Usage::default(),
             dumpable: 1,
-            membarrier: false,
+            membarrier: 0,
             oom_score_adj: (0, 0),
             zombie: None,
         };

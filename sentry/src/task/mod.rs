@@ -19,12 +19,18 @@ pub mod exit;
 pub mod facts;
 pub mod fs_info;
 pub mod futex;
+mod futex_pi;
+pub mod futex_waitv;
 pub mod group;
+pub mod ioprio;
+pub mod membarrier;
+pub mod refused;
 pub mod pid;
 pub mod pidfd;
 pub mod prctl;
 pub mod quiesce;
 pub mod rlimit;
+pub mod robust;
 pub mod run;
 pub mod sched;
 pub mod session;
@@ -91,6 +97,8 @@ pub struct Task {
     crossings: AtomicU64,
     /// Interrupts guest code; set when the task first gets a context.
     kicker: OnceLock<Arc<dyn Kicker>>,
+    /// It has given away the futexes it owned, and will not look again.
+    left_futexes: AtomicBool,
     pub(crate) state: Mutex<TaskState>,
     /// Its blocked set and its own queue; what is sent to the process is in the group.
     pub signals: TaskSignals,
@@ -118,6 +126,8 @@ pub struct TaskState {
     pub no_new_privs: bool,
     pub sched: sched::SchedState,
     pub personality: u32,
+    /// `set_mempolicy(2)`.
+    pub(crate) mem_policy: crate::mm::numa::MemPolicy,
     /// PR_SET_TIMERSLACK, in nanoseconds.
     pub timer_slack_ns: u64,
     /// Its parent sits in `vfork(2)` until this task execs or exits.
@@ -144,6 +154,7 @@ impl TaskState {
             no_new_privs: false,
             sched: sched::SchedState::default(),
             personality: 0,
+            mem_policy: crate::mm::numa::MemPolicy::default(),
             timer_slack_ns: 50_000,
             vfork_parent: None,
         }
@@ -171,6 +182,7 @@ impl Task {
             waiting: AtomicBool::new(false),
             crossings: AtomicU64::new(0),
             kicker: OnceLock::new(),
+            left_futexes: AtomicBool::new(false),
             state: Mutex::new(Level::Task, state),
             signals: TaskSignals::default(),
             cpu: CpuClock::default(),
@@ -295,7 +307,8 @@ pub struct CurrentTask {
     pub(crate) exiting: Cell<Option<ExitStatus>>,
     /// A program that is loaded and waits for the other threads to end.
     pub(crate) pending_exec: RefCell<Option<exec::PendingExec>>,
-    pub(crate) futex: RefCell<Option<Arc<futex::FutexWaiter>>>,
+    /// Queued while it waits for one futex, or for several.
+    pub(crate) futex: RefCell<Vec<Arc<futex::FutexWaiter>>>,
 }
 
 /// An interrupted call that `restart_syscall` continues.
@@ -330,7 +343,7 @@ impl CurrentTask {
             trap: Cell::new(run::TrapInfo::default()),
             exiting: Cell::new(None),
             pending_exec: RefCell::new(None),
-            futex: RefCell::new(None),
+            futex: RefCell::new(Vec::new()),
         }
     }
 

@@ -49,7 +49,7 @@ pub(super) fn new_file(kernel: &Kernel, group: &Arc<ThreadGroup>, nonblocking: b
 }
 
 /// The process behind a pidfd, and whether the file is non-blocking. EBADF for any other file.
-pub(super) fn group_of(task: &CurrentTask, fd: Fd) -> Result<(Arc<ThreadGroup>, bool), Errno> {
+pub(crate) fn group_of(task: &CurrentTask, fd: Fd) -> Result<(Arc<ThreadGroup>, bool), Errno> {
     let file = task.file(fd)?;
     let pidfd = file.ops_as::<PidFd>().ok_or(Errno::EBADF)?;
     Ok((pidfd.group.clone(), file.is_nonblocking()))

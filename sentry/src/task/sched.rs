@@ -29,11 +29,13 @@ pub struct SchedState {
     pub reset_on_fork: bool,
     /// Processors it may run on; those that do not exist are left out.
     pub affinity: u64,
+    /// As `ioprio_set(2)` takes it; 0 where none was set.
+    pub io_priority: u16,
 }
 
 impl Default for SchedState {
     fn default() -> SchedState {
-        SchedState { policy: SCHED_OTHER, priority: 0, nice: 0, reset_on_fork: false, affinity: u64::MAX }
+        SchedState { policy: SCHED_OTHER, priority: 0, nice: 0, reset_on_fork: false, affinity: u64::MAX, io_priority: 0 }
     }
 }
 

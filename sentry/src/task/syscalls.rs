@@ -97,19 +97,19 @@ pub fn sys_getrandom(task: &CurrentTask, buf: UserAddr, count: usize, flags: u32
 
 pub fn sys_sysinfo(task: &CurrentTask, buf: UserAddr) -> SyscallResult {
     let host = rustix::system::sysinfo();
+    let memory = task.kernel().machine.memory();
     let uptime = Duration::from_nanos(task.kernel().clocks.monotonic().0);
-    // The ABI's fields are the host's own; `mem_unit` scales them.
     let info = SysInfo {
         uptime: uptime.as_secs() as i64 + i64::from(uptime.subsec_nanos() > 0),
         loads: host.loads,
-        totalram: host.totalram,
-        freeram: host.freeram,
-        sharedram: host.sharedram,
-        bufferram: host.bufferram,
+        totalram: memory.total,
+        freeram: memory.free,
+        sharedram: 0,
+        bufferram: 0,
         totalswap: 0,
         freeswap: 0,
         procs: u16::try_from(task.pids().task_count()).unwrap_or(u16::MAX),
-        mem_unit: host.mem_unit,
+        mem_unit: 1,
         ..SysInfo::default()
     };
     task.write_object(buf, &info)?;
@@ -233,41 +233,6 @@ pub fn sys_personality(task: &CurrentTask, persona: u32) -> SyscallResult {
         state.personality = persona;
     }
     Ok(old as usize)
-}
-
-// Calls that order memory between threads.
-
-const MEMBARRIER_SUPPORTED: u32 = GLOBAL | GLOBAL_EXPEDITED | REGISTER_GLOBAL | PRIVATE | REGISTER_PRIVATE;
-const GLOBAL: u32 = 1;
-const GLOBAL_EXPEDITED: u32 = 2;
-const REGISTER_GLOBAL: u32 = 4;
-const PRIVATE: u32 = 8;
-const REGISTER_PRIVATE: u32 = 16;
-
-/// `membarrier(2)`: every other thread is seen outside of guest code once; its crossing orders memory.
-pub fn sys_membarrier(task: &CurrentTask, command: u32, flags: u32, _cpu: i32) -> SyscallResult {
-    if flags != 0 {
-        return Err(Errno::EINVAL.into());
-    }
-    match command {
-        0 => Ok(MEMBARRIER_SUPPORTED as usize),
-        REGISTER_GLOBAL => Ok(0),
-        REGISTER_PRIVATE => {
-            task.group().state.lock().membarrier = true;
-            Ok(0)
-        }
-        PRIVATE if !task.group().state.lock().membarrier => Err(Errno::EPERM.into()),
-        PRIVATE | GLOBAL | GLOBAL_EXPEDITED => {
-            std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
-            // The global command promises it for every process that has asked; all are treated as if they had.
-            let others = if command == PRIVATE { task.group().tasks() } else { task.pids().tasks() };
-            for other in others.iter().filter(|t| t.id != task.id) {
-                other.wait_for_crossing();
-            }
-            Ok(0)
-        }
-        _ => Err(Errno::EINVAL.into()),
-    }
 }
 
 // Refused by name.

@@ -111,8 +111,7 @@ fn make(
         b"tmpfs" | b"ramfs" => tmpfs::mount(source, data, flags),
         b"proc" => Ok(Mount::new(proc::new(&task.container().pids), flags, source, b"")),
         b"sysfs" => {
-            let machine = &task.kernel().machine;
-            let root = sys::new(machine.cpus(), machine.memory().total);
+            let root = sys::new(task.kernel().machine.cpus());
             Ok(Mount::new(root, flags, source, b""))
         }
         _ => {

@@ -1,5 +1,5 @@
-//! sysfs: the few files that runtimes read to learn about processors, memory and transparent huge pages. Everything is
-//! fixed when the file system is made; the directories that Linux always has are there, if empty.
+//! sysfs: the few files that runtimes read to learn about processors, memory and transparent huge pages. Nearly
+//! everything is fixed when the file system is made; the directories that Linux always has are there, if empty.
 
 use std::fmt::Write;
 use std::sync::Arc;
@@ -27,6 +27,34 @@ impl Text for Attribute {
     }
 }
 
+/// `node0/meminfo`: memory as it is when somebody looks.
+#[derive(Debug)]
+struct NodeMemory;
+
+impl Text for NodeMemory {
+    fn text(&self, task: &CurrentTask) -> Result<Vec<u8>, Errno> {
+        let memory = task.kernel().machine.memory();
+        let lines = [
+            ("MemTotal", memory.total),
+            ("MemFree", memory.free),
+            ("MemUsed", memory.total.saturating_sub(memory.free)),
+            ("AnonPages", memory.used),
+        ];
+        let mut out = String::new();
+        for (name, bytes) in lines {
+            // Writing to a String cannot fail.
+            let _ = writeln!(out, "Node 0 {:<15} {:>8} kB", format!("{name}:"), bytes / 1024);
+        }
+        for name in ["HugePages_Total", "HugePages_Free", "HugePages_Surp"] {
+            let _ = writeln!(out, "Node 0 {name}: {:>5}", 0);
+        }
+        Ok(out.into_bytes())
+    }
+    fn size(&self) -> u64 {
+        4096
+    }
+}
+
 struct Builder<'a> {
     sb: &'a Arc<Superblock>,
     dir: StaticDir,
@@ -40,6 +68,10 @@ impl<'a> Builder<'a> {
         let mut line = line.into();
         line.push('\n');
         let text = Arc::new(Attribute(line));
+        self.dir.add(name, pseudo::file(self.sb, self.sb.next_ino(), Perm::root(0o444), text));
+        self
+    }
+    fn made(mut self, name: &str, text: Arc<dyn Text>) -> Builder<'a> {
         self.dir.add(name, pseudo::file(self.sb, self.sb.next_ino(), Perm::root(0o444), text));
         self
     }
@@ -70,27 +102,28 @@ pub(crate) fn cpu_mask(cpus: usize) -> String {
     out
 }
 
-/// A fresh sysfs for `cpus` processors and `memory_bytes` of memory; its root.
-pub fn new(cpus: usize, memory_bytes: u64) -> Arc<Dentry> {
+/// A fresh sysfs for `cpus` processors; its root.
+pub fn new(cpus: usize) -> Arc<Dentry> {
     let sb = Superblock::new("sysfs", MAGIC, Box::new(NoStorage));
     let root = Builder::new(&sb)
         .empty(&["block", "bus", "dev", "firmware", "hypervisor", "module", "power"])
         .dir("class", |d| d.empty(&["block", "mem", "misc", "net", "tty"]))
-        .dir("devices", |d| d.dir("system", |d| system(d, cpus, memory_bytes)).empty(&["virtual"]))
+        .dir("devices", |d| d.dir("system", |d| system(d, cpus)).empty(&["virtual"]))
         .dir("fs", |d| d.empty(&["cgroup"]))
         .dir("kernel", |d| d.dir("mm", |d| d.dir("transparent_hugepage", huge_pages)))
         .dir;
     Dentry::new_root(root.into_inode(&sb), b"/")
 }
 
-fn system<'a>(d: Builder<'a>, cpus: usize, memory_bytes: u64) -> Builder<'a> {
+fn system<'a>(d: Builder<'a>, cpus: usize) -> Builder<'a> {
     d.dir("cpu", |d| processors(d, cpus)).dir("node", |d| {
         let names = ["has_cpu", "has_memory", "has_normal_memory", "online", "possible"];
         names.iter().fold(d, |d, name| d.attr(name, "0")).dir("node0", |d| {
             d.attr("cpulist", cpu_list(cpus))
                 .attr("cpumap", cpu_mask(cpus))
                 .attr("distance", "10")
-                .attr("meminfo", format!("Node 0 MemTotal:       {} kB", memory_bytes / 1024))
+                .made("meminfo", Arc::new(NodeMemory))
+                .attr("numastat", "numa_hit 0\nnuma_miss 0\nnuma_foreign 0\ninterleave_hit 0\nlocal_node 0\nother_node 0")
         })
     })
 }
@@ -141,6 +174,6 @@ mod tests {
 
     #[test]
     fn the_tree_is_complete() {
-        assert!(new(2, 1 << 30).inode.is_dir());
+        assert!(new(2).inode.is_dir());
     }
 }

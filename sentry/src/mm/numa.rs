@@ -324,7 +324,7 @@ pub fn sys_migrate_pages(
 ) -> SyscallResult {
     read_nodes(task, old, maxnode)?;
     let wanted = read_nodes(task, new, maxnode)?;
-    target(task, pid)?;
+    target(task, pid)?.mm_opt().ok_or(Errno::EINVAL)?;
     if !wanted.zero {
         return Err(if wanted.any && !task.creds().has(Caps::SYS_NICE) { Errno::EPERM } else { Errno::EINVAL }.into());
     }

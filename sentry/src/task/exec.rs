@@ -251,6 +251,10 @@ fn take_leadership(task: &CurrentTask) {
     tables.tasks.remove(&task.tid());
     task.set_tid(pid);
     tables.tasks.insert(pid, task.task().clone());
+    let before = tables.procs.get_mut(&pid).and_then(|p| p.ended_leader.take());
+    // Without the lock: this may be the last reference.
+    drop(tables);
+    drop(before);
 }
 
 fn close_on_exec(task: &CurrentTask) {

@@ -129,6 +129,11 @@ fn leave_tree(task: &Arc<Task>, own_status: ExitStatus, max_rss: u64) {
         }
     };
     tables.tasks.remove(&task.tid());
+    if task.tid() == group.pid()
+        && let Some(proc) = tables.procs.get_mut(&group.pid())
+    {
+        proc.ended_leader = Some(task.clone());
+    }
     orphan_children_of_task(&mut tables, task, last);
     if last {
         if let Some(proc) = tables.procs.get_mut(&group.pid()) {

@@ -54,6 +54,8 @@ pub(crate) struct Tables {
 #[derive(Debug)]
 pub(crate) struct Proc {
     pub group: Arc<ThreadGroup>,
+    /// The leader once it has ended: its number stands for it until the process is reaped.
+    pub ended_leader: Option<Arc<Task>>,
     /// 0 for what the host started, and for orphans of a dying namespace.
     pub parent: i32,
     /// The id of the task that made it: for PDEATHSIG and __WNOTHREAD.
@@ -113,9 +115,11 @@ impl PidNamespace {
         Some(self.limit.load(Ordering::Relaxed)).filter(|l| *l != u64::MAX)
     }
 
-    /// The live task with this number.
+    /// The task with this number. A leader that has ended can be asked about until its process is reaped.
     pub fn task(&self, tid: i32) -> Option<Arc<Task>> {
-        self.lock().tasks.get(&tid).cloned()
+        let tables = self.lock();
+        let ended = || tables.procs.get(&tid).and_then(|p| p.ended_leader.clone());
+        tables.tasks.get(&tid).cloned().or_else(ended)
     }
     /// All live tasks.
     pub fn tasks(&self) -> Vec<Arc<Task>> {
@@ -232,6 +236,7 @@ impl Tables {
         let pid = group.pid();
         let proc = Proc {
             group: group.clone(),
+            ended_leader: None,
             parent: place.parent,
             parent_task: place.parent_task,
             children: Vec::new(),

@@ -99,7 +99,8 @@ impl Directory for Fds {
     fn entries(&self, _: &Inode, task: &CurrentTask) -> Result<Vec<(Vec<u8>, u64, FileKind)>, Errno> {
         self.subject.check_access(task)?;
         let kind = if self.info { FileKind::Regular } else { FileKind::Symlink };
-        let open = self.table()?.open_fds();
+        // Whoever has ended has none.
+        let open = self.table().map_or(Vec::new(), |table| table.open_fds());
         Ok(open.into_iter().map(|(fd, _, _)| (fd.0.to_string().into_bytes(), self.ino(fd), kind)).collect())
     }
 }

@@ -34,7 +34,12 @@ impl Subject {
     pub(super) fn task(&self) -> Result<Arc<Task>, Errno> {
         match &self.task {
             Some(task) => Ok(task.clone()),
-            None => self.group.any_task().ok_or(Errno::ESRCH),
+            // A zombie's leader knows what it was.
+            None => self
+                .group
+                .any_task()
+                .or_else(|| self.group.pids().task(self.number).filter(|t| Arc::ptr_eq(t.group(), &self.group)))
+                .ok_or(Errno::ESRCH),
         }
     }
     /// Whether the number still stands for it.
@@ -278,15 +283,30 @@ struct Tasks {
     subject: Subject,
 }
 
+impl Tasks {
+    /// The live tasks, and a leader that has ended.
+    fn tasks(&self) -> Vec<Arc<Task>> {
+        let group = &self.subject.group;
+        let mut tasks = group.tasks();
+        if let Some(leader) = group.pids().task(group.pid())
+            && Arc::ptr_eq(leader.group(), group)
+            && !tasks.iter().any(|t| t.id == leader.id)
+        {
+            tasks.push(leader);
+        }
+        tasks
+    }
+}
+
 impl Directory for Tasks {
     fn lookup(&self, _: &Inode, name: &FileName, _: Option<&CurrentTask>) -> Result<Arc<Inode>, Errno> {
         let tid = super::root::parse_pid(name).ok_or(Errno::ENOENT)?;
         let sb = self.sb.upgrade().ok_or(Errno::ENOENT)?;
-        let task = self.subject.group.tasks().into_iter().find(|t| t.tid() == tid).ok_or(Errno::ENOENT)?;
+        let task = self.tasks().into_iter().find(|t| t.tid() == tid).ok_or(Errno::ENOENT)?;
         Ok(make(&sb, Subject { group: self.subject.group.clone(), task: Some(task), number: tid }))
     }
     fn entries(&self, _: &Inode, _: &CurrentTask) -> Result<Vec<(Vec<u8>, u64, FileKind)>, Errno> {
-        let mut tids: Vec<i32> = self.subject.group.tasks().iter().map(|t| t.tid()).collect();
+        let mut tids: Vec<i32> = self.tasks().iter().map(|t| t.tid()).collect();
         if tids.is_empty() {
             return Err(Errno::ENOENT);
         }

@@ -191,6 +191,8 @@ pub struct Container {
     pub id: String,
     pub kernel: Arc<Kernel>,
     pub pids: Arc<PidNamespace>,
+    /// System V shared memory, semaphores and message queues.
+    pub(crate) ipc: crate::ipc::IpcNamespace,
     names: Mutex<Names>,
     initial_fs: Arc<FsInfo>,
     /// The first devpts that was mounted: where `/dev/ptmx` outside of any devpts leads.
@@ -215,6 +217,7 @@ impl Container {
             id,
             kernel: kernel.clone(),
             pids,
+            ipc: crate::ipc::IpcNamespace::default(),
             names: Mutex::new(Level::Leaf, Names { host: names.0, domain: names.1 }),
             initial_fs,
             devpts: std::sync::OnceLock::new(),

@@ -5,6 +5,7 @@
 //! - [`kernel`]: the top object, containers, boot. [`task`]: tasks, thread groups, the task loop, fork, exec, exit, wait.
 //! - [`signal`]: queues, delivery, frames. [`mm`]: VMAs and everything `mmap(2)`. [`loader`]: ELF, `#!`, the first stack.
 //! - [`vfs`]: inodes, dentries, mounts, open files, path walks. [`fs`]: one file system per directory.
+//! - [`ipc`]: System V shared memory, semaphores, message queues.
 //! - [`net`]: sockets. [`time`]: clocks and timers. [`syscalls`]: the one table that lists every call, and `--strace`.
 //! - [`sync`]: locks with levels, wait queues. [`state`]: records of all objects, and identity.
 //!
@@ -16,6 +17,7 @@
 pub mod boot;
 pub mod fs;
 pub mod host_poll;
+pub mod ipc;
 pub mod kernel;
 pub mod loader;
 pub mod machine;

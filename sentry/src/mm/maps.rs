@@ -258,9 +258,10 @@ impl Inner {
                 entry.offset = *offset;
                 entry.dev = DeviceId::new(0, 1);
                 entry.ino = memory.id;
-                entry.name = match &vma.anon_name {
-                    Some(name) => MapsName::Text(named("anon_shmem", name)),
-                    None => text("/dev/zero (deleted)"),
+                entry.name = match (&vma.anon_name, memory.key) {
+                    (Some(name), _) => MapsName::Text(named("anon_shmem", name)),
+                    (None, Some(key)) => text(&format!("/SYSV{key:08x} (deleted)")),
+                    (None, None) => text("/dev/zero (deleted)"),
                 };
             }
             VmaBacking::Special { name, .. } => entry.name = text(name),

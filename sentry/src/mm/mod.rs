@@ -24,6 +24,7 @@ pub mod process_vm;
 pub mod protect;
 pub mod remap;
 pub mod residency;
+pub mod segment;
 pub mod syscalls;
 pub mod tree;
 pub mod vma;

@@ -76,7 +76,7 @@ pub fn sys_mmap(
             vm_flags |= VmFlags::NORESERVE | VmFlags::WIPEONFORK | VmFlags::DONTDUMP;
             Target::Anonymous
         }
-        (None, libc::MAP_SHARED) => match shared_memory(len, flags) {
+        (None, libc::MAP_SHARED) => match shared_memory(len, flags, None) {
             Ok(memory) => Target::SharedAnonymous(memory),
             Err(error) => Target::File(Err(error)),
         },
@@ -139,8 +139,8 @@ fn prepare_file(
     Ok(FileTarget { file, offset, host, may_execute: !noexec, may_write })
 }
 
-/// New shared memory of at least `len` bytes.
-fn shared_memory(len: u64, flags: u32) -> Result<Arc<SharedMemory>, Errno> {
+/// New shared memory of at least `len` bytes; `key` of a System V segment.
+pub(super) fn shared_memory(len: u64, flags: u32, key: Option<i32>) -> Result<Arc<SharedMemory>, Errno> {
     static NEXT_ID: AtomicU64 = AtomicU64::new(1);
     if flags & libc::MAP_GROWSDOWN as u32 != 0 {
         return Err(Errno::EINVAL);
@@ -151,7 +151,7 @@ fn shared_memory(len: u64, flags: u32) -> Result<Arc<SharedMemory>, Errno> {
     }
     let fd = rustix::fs::memfd_create("shared", MemfdFlags::CLOEXEC).map_err(host_error)?;
     rustix::fs::ftruncate(&fd, len).map_err(host_error)?;
-    Ok(Arc::new(SharedMemory { id: NEXT_ID.fetch_add(1, Ordering::Relaxed), fd: Arc::new(fd) }))
+    Ok(Arc::new(SharedMemory { id: NEXT_ID.fetch_add(1, Ordering::Relaxed), key, fd: Arc::new(fd) }))
 }
 
 /// What the guest sees when the host runs out of descriptors or memory.

@@ -172,7 +172,7 @@ fn forks_share_what_is_shared() {
     let (_, mm) = new();
     let fd = rustix::fs::memfd_create("test", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
     rustix::fs::ftruncate(&fd, 4 * PAGE_SIZE).unwrap();
-    let memory = Arc::new(SharedMemory { id: 7, fd: Arc::new(fd) });
+    let memory = Arc::new(SharedMemory { id: 7, key: None, fd: Arc::new(fd) });
     let request = MapRequest {
         addr: UserAddr(0x30_0000),
         len: 4 * PAGE_SIZE,

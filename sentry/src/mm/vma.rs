@@ -41,6 +41,8 @@ bitflags::bitflags! {
 pub struct SharedMemory {
     /// Unique in the sandbox, never reused: identifies the memory in futex keys and in `/proc/PID/maps`.
     pub id: u64,
+    /// Of a System V segment: the key that it was made with.
+    pub key: Option<i32>,
     pub fd: Arc<OwnedFd>,
 }
 

@@ -136,6 +136,7 @@ fn leave_tree(task: &Arc<Task>, own_status: ExitStatus, max_rss: u64) {
     }
     orphan_children_of_task(&mut tables, task, last);
     if last {
+        crate::ipc::sem::undo_all(task);
         if let Some(proc) = tables.procs.get_mut(&group.pid()) {
             proc.zombie_uid = creds.ruid;
         }

@@ -6,9 +6,7 @@ use std::sync::Arc;
 use quicksand_abi::{Errno, UserAddr};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::{
-    IPC_INFO, IPC_NOWAIT, IPC_RMID, IPC_SET, IPC_STAT, Object, Owner, Perm64, READ, WRITE, now,
-};
+use super::{IPC_INFO, IPC_NOWAIT, IPC_RMID, IPC_SET, IPC_STAT, Object, Owner, Perm64, READ, WRITE, now};
 use crate::sync::{Events, WaitQueue};
 use crate::syscalls::{Blocked, OnSignal, SyscallResult, WakeReason};
 use crate::task::CurrentTask;
@@ -113,7 +111,11 @@ pub fn sys_msgget(task: &CurrentTask, key: i32, flags: u32) -> SyscallResult {
 }
 
 /// The queue, which may have gone while the caller waited.
-fn queue<'a>(task: &CurrentTask, objects: &'a mut super::Objects, id: i32) -> Result<&'a mut MsgQueue, Errno> {
+fn queue<'a>(
+    task: &CurrentTask,
+    objects: &'a mut super::Objects,
+    id: i32,
+) -> Result<&'a mut MsgQueue, Errno> {
     let gone = if task.wake_reason() == WakeReason::First { Errno::EINVAL } else { Errno::EIDRM };
     objects.queues.get(id).map_err(|e| if e == Errno::EIDRM { e } else { gone })
 }
@@ -131,8 +133,8 @@ pub fn sys_msgsnd(task: &CurrentTask, id: i32, msg: UserAddr, size: i64, flags: 
     let mut objects = task.container().ipc.lock();
     let queue = queue(task, &mut objects, id)?;
     queue.owner.check(&creds, WRITE)?;
-    let fits = size as u64 + queue.bytes <= queue.max_bytes
-        && queue.messages.len() as u64 + 1 <= queue.max_bytes;
+    let fits =
+        size as u64 + queue.bytes <= queue.max_bytes && queue.messages.len() as u64 + 1 <= queue.max_bytes;
     if !fits {
         if flags & IPC_NOWAIT != 0 {
             return Err(Errno::EAGAIN.into());
@@ -216,16 +218,8 @@ pub fn sys_msgctl(task: &CurrentTask, id: i32, command: i32, buf: UserAddr) -> S
                 [MAX_QUEUES as i32 * 16, MAX_BYTES as i32, MAX_BYTES as i32]
             };
             // msgmax, msgmnb, msgmni, msgssz, msgtql, msgseg.
-            let answer = [
-                used[0],
-                used[1],
-                MAX_SIZE as i32,
-                MAX_BYTES as i32,
-                MAX_QUEUES as i32,
-                16,
-                used[2],
-                0xffff,
-            ];
+            let answer =
+                [used[0], used[1], MAX_SIZE as i32, MAX_BYTES as i32, MAX_QUEUES as i32, 16, used[2], 0xffff];
             let highest = queues.highest();
             drop(objects);
             task.write_object(buf, &answer)?;

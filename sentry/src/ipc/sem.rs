@@ -388,9 +388,8 @@ fn one(task: &CurrentTask, id: i32, number: i32, command: i32, value: i32) -> Sy
     }
     set.owner.check(&creds, READ)?;
     let number = semaphore(set)?;
-    let waiting = |for_zero| {
-        set.waiting.values().filter(|w| w.number == number && w.for_zero == for_zero).count()
-    };
+    let waiting =
+        |for_zero| set.waiting.values().filter(|w| w.number == number && w.for_zero == for_zero).count();
     Ok(match command {
         GETPID => set.semaphores[number].pid as usize,
         GETVAL => set.semaphores[number].value as usize,

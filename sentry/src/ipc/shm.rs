@@ -10,7 +10,8 @@ use quicksand_abi::{Errno, PAGE_SIZE, UserAddr};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::{
-    IPC_INFO, IPC_PRIVATE, IPC_RMID, IPC_SET, IPC_STAT, Object, Owner, Perm64, READ, Table, WRITE, now, read_perm,
+    IPC_INFO, IPC_PRIVATE, IPC_RMID, IPC_SET, IPC_STAT, Object, Owner, Perm64, READ, Table, WRITE, now,
+    read_perm,
 };
 use crate::mm::vma::SharedMemory;
 use crate::mm::{Limits, segment};
@@ -111,7 +112,7 @@ pub fn sys_shmget(task: &CurrentTask, key: i32, size: u64, flags: u32) -> Syscal
     let mut objects = task.container().ipc.lock();
     sweep(&mut objects.segments);
     let id = objects.segments.find_or_make(&creds, key, flags, size, |owner| {
-        if size < 1 || size > SHMMAX {
+        if !(1..=SHMMAX).contains(&size) {
             return Err(Errno::EINVAL);
         }
         if flags & SHM_HUGETLB != 0 {
@@ -135,7 +136,9 @@ pub fn sys_shmat(task: &CurrentTask, id: i32, addr: UserAddr, flags: u32) -> Sys
         UserAddr::NULL if remap => return Err(Errno::EINVAL.into()),
         UserAddr::NULL => None,
         addr if addr.is_page_aligned() => Some(addr),
-        addr if flags & SHM_RND != 0 && (!remap || addr.page_floor() != UserAddr::NULL) => Some(addr.page_floor()),
+        addr if flags & SHM_RND != 0 && (!remap || addr.page_floor() != UserAddr::NULL) => {
+            Some(addr.page_floor())
+        }
         _ => return Err(Errno::EINVAL.into()),
     };
     let write = flags & SHM_RDONLY == 0;

@@ -105,10 +105,7 @@ fn read_nodes(task: &CurrentTask, mask: UserAddr, maxnode: u64) -> Result<Nodes,
     if words.iter().skip((MAX_NODES / 64) as usize).any(|w| *w != 0) {
         return Err(Errno::EINVAL);
     }
-    Ok(Nodes {
-        any: words.iter().any(|w| *w != 0),
-        zero: words.first().is_some_and(|w| w & 1 != 0),
-    })
+    Ok(Nodes { any: words.iter().any(|w| *w != 0), zero: words.first().is_some_and(|w| w & 1 != 0) })
 }
 
 /// `copy_nodes_to_user`.
@@ -326,7 +323,12 @@ pub fn sys_migrate_pages(
     let wanted = read_nodes(task, new, maxnode)?;
     target(task, pid)?.mm_opt().ok_or(Errno::EINVAL)?;
     if !wanted.zero {
-        return Err(if wanted.any && !task.creds().has(Caps::SYS_NICE) { Errno::EPERM } else { Errno::EINVAL }.into());
+        return Err(if wanted.any && !task.creds().has(Caps::SYS_NICE) {
+            Errno::EPERM
+        } else {
+            Errno::EINVAL
+        }
+        .into());
     }
     Ok(0)
 }

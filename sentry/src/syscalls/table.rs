@@ -341,9 +341,9 @@ syscalls! {
     250 keyctl(a: Hex, b: Hex, c: Hex, d: Hex, e: Hex, f: Hex);
     251 ioprio_set(which: Int, who: Int, prio: Hex) => crate::task::ioprio::sys_ioprio_set, "remembered and told back; the host schedules";
     252 ioprio_get(which: Int, who: Int) => crate::task::ioprio::sys_ioprio_get, "remembered and told back; the host schedules";
-    253 inotify_init();
-    254 inotify_add_watch(fd: Fd, path: Path, mask: Hex);
-    255 inotify_rm_watch(fd: Fd, wd: Int);
+    253 inotify_init() => crate::fs::inotify::sys_inotify_init, "full";
+    254 inotify_add_watch(fd: Fd, path: Path, mask: Hex) => crate::fs::inotify::sys_inotify_add_watch, "no IN_UNMOUNT; changes made by the host are not seen; IN_DELETE_SELF does not wait for the last close";
+    255 inotify_rm_watch(fd: Fd, wd: Int) => crate::fs::inotify::sys_inotify_rm_watch, "full";
     256 migrate_pages(pid: Int, maxnode: UInt, old: Ptr, new: Ptr) => crate::mm::numa::sys_migrate_pages, "one node: nothing moves";
     257 openat(dirfd: Fd, path: Path, flags: OpenFlags, mode: Oct) => crate::vfs::syscalls_open::sys_openat, "full";
     258 mkdirat(dirfd: Fd, path: Path, mode: Oct) => crate::vfs::syscalls_path::sys_mkdirat, "full";
@@ -382,7 +382,7 @@ syscalls! {
     291 epoll_create1(flags: Hex) => crate::fs::epoll::syscalls::sys_epoll_create1, "full";
     292 dup3(oldfd: Fd, newfd: Fd, flags: Hex) => crate::vfs::syscalls_fd::sys_dup3, "full";
     293 pipe2(fds: Ptr, flags: Hex) => crate::fs::pipe::syscalls::pipe2, "no O_NOTIFICATION_PIPE";
-    294 inotify_init1(flags: Hex);
+    294 inotify_init1(flags: Hex) => crate::fs::inotify::sys_inotify_init1, "full";
     295 preadv(fd: Fd, iov: Ptr, iovcnt: Int, pos_low: Int, pos_high: Int) => crate::vfs::syscalls_rw::sys_preadv, "full";
     296 pwritev(fd: Fd, iov: Ptr, iovcnt: Int, pos_low: Int, pos_high: Int) => crate::vfs::syscalls_rw::sys_pwritev, "full";
     297 rt_tgsigqueueinfo(tgid: Int, tid: Int, sig: Sig, info: Ptr) => crate::signal::syscalls::sys_rt_tgsigqueueinfo, "full";

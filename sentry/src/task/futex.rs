@@ -13,8 +13,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use quicksand_abi::{Errno, Timespec, UserAddr};
 
-use super::futex_pi::{self, PiWaiter};
 use super::CurrentTask;
+use super::futex_pi::{self, PiWaiter};
 use crate::mm::MemoryManager;
 use crate::mm::maps::FutexKey as Key;
 use crate::sync::{Level, Mutex, MutexGuard, Waiter};
@@ -80,7 +80,12 @@ pub(super) fn index_of(key: &Key) -> usize {
 
 impl FutexWaiter {
     /// A waiter of `task` that will be queued in the bucket `index`.
-    pub(super) fn new(task: &CurrentTask, bitset: u32, index: usize, pi: Option<PiWaiter>) -> Arc<FutexWaiter> {
+    pub(super) fn new(
+        task: &CurrentTask,
+        bitset: u32,
+        index: usize,
+        pi: Option<PiWaiter>,
+    ) -> Arc<FutexWaiter> {
         Arc::new(FutexWaiter {
             bitset,
             waiter: task.waiter.clone(),
@@ -304,9 +309,9 @@ fn go_on_waiting(task: &CurrentTask, deadline: Option<Monotonic>) -> SyscallResu
         // Restarted from the start; with a timeout, the deadline stays what it was.
         Some(Ended::Interrupted) => Err(match deadline {
             None => Blocked::until(None).on_signal(OnSignal::Restart),
-            Some(_) => Blocked::until(deadline)
-                .resume(Resume::Deadline(deadline))
-                .on_signal(OnSignal::RestartBlock),
+            Some(_) => {
+                Blocked::until(deadline).resume(Resume::Deadline(deadline)).on_signal(OnSignal::RestartBlock)
+            }
         }
         .into()),
     }

@@ -49,9 +49,7 @@ pub(super) fn lock(
             // The owner before has written our number.
             Some(Ended::Woken(_)) => Ok(0),
             Some(Ended::TimedOut) => Err(Errno::ETIMEDOUT.into()),
-            Some(Ended::Interrupted) => {
-                Err(Blocked::until(None).on_signal(OnSignal::RestartAlways).into())
-            }
+            Some(Ended::Interrupted) => Err(Blocked::until(None).on_signal(OnSignal::RestartAlways).into()),
         };
     }
     let deadline = deadline(task, timeout, clock)?;

@@ -39,9 +39,7 @@ pub fn sys_membarrier(task: &CurrentTask, command: u32, flags: u32, _cpu: i32) -
     let registered = || task.group().state.lock().membarrier;
     match command {
         QUERY => Ok(SUPPORTED as usize),
-        REGISTER_GLOBAL_EXPEDITED
-        | REGISTER_PRIVATE_EXPEDITED
-        | REGISTER_PRIVATE_EXPEDITED_SYNC_CORE => {
+        REGISTER_GLOBAL_EXPEDITED | REGISTER_PRIVATE_EXPEDITED | REGISTER_PRIVATE_EXPEDITED_SYNC_CORE => {
             task.group().state.lock().membarrier |= command;
             Ok(0)
         }

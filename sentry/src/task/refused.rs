@@ -94,7 +94,7 @@ pub fn sys_clock_adjtime(task: &CurrentTask, clock: i32, at: UserAddr) -> Syscal
     let mut timex: [u8; TIMEX_LEN] = task.read_object(at)?;
     match clock {
         libc::CLOCK_REALTIME => {}
-        0..=15 => return Err(Errno::EOPNOTSUPP.into()),
+        1..=15 => return Err(Errno::EOPNOTSUPP.into()),
         _ => return Err(Errno::EINVAL.into()),
     }
     let modes = u32::from_ne_bytes([timex[0], timex[1], timex[2], timex[3]]);

@@ -35,7 +35,14 @@ pub struct SchedState {
 
 impl Default for SchedState {
     fn default() -> SchedState {
-        SchedState { policy: SCHED_OTHER, priority: 0, nice: 0, reset_on_fork: false, affinity: u64::MAX, io_priority: 0 }
+        SchedState {
+            policy: SCHED_OTHER,
+            priority: 0,
+            nice: 0,
+            reset_on_fork: false,
+            affinity: u64::MAX,
+            io_priority: 0,
+        }
     }
 }
 

@@ -6,6 +6,7 @@ use quicksand_abi::Errno;
 
 use super::inode::{FileKind, Inode, SetAttr};
 use super::mount::Path;
+use super::notify;
 use super::perm::{self, Access};
 use super::rw::{self, MAX_FILE_SIZE};
 use crate::task::credentials::Caps;
@@ -28,7 +29,9 @@ pub fn chmod(task: &CurrentTask, path: &Path, mode: u32) -> Result<(), Errno> {
     if !creds.in_group(attr.gid) && !creds.has(Caps::FSETID) {
         perm &= !libc::S_ISGID;
     }
-    inode.ops.set_attr(inode, &SetAttr { perm: Some(perm), ..SetAttr::default() })
+    inode.ops.set_attr(inode, &SetAttr { perm: Some(perm), ..SetAttr::default() })?;
+    notify::file(path, notify::ATTRIB);
+    Ok(())
 }
 
 /// `chown(2)` of a place; `None` leaves an id as it is.
@@ -61,7 +64,11 @@ pub fn chown(task: &CurrentTask, path: &Path, uid: Option<u32>, gid: Option<u32>
         }
         set.perm = (perm != attr.perm).then_some(perm);
     }
-    inode.ops.set_attr(inode, &set)
+    inode.ops.set_attr(inode, &set)?;
+    if uid.is_some() || gid.is_some() || set.perm.is_some() {
+        notify::file(path, notify::ATTRIB);
+    }
+    Ok(())
 }
 
 /// A time stamp to set.
@@ -90,7 +97,15 @@ pub fn set_times(task: &CurrentTask, path: &Path, atime: Stamp, mtime: Stamp) ->
         Stamp::Omit => None,
         Stamp::At(at) => Some(at),
     };
-    inode.ops.set_attr(inode, &SetAttr { atime: value(atime), mtime: value(mtime), ..SetAttr::default() })
+    let (atime, mtime) = (value(atime), value(mtime));
+    inode.ops.set_attr(inode, &SetAttr { atime, mtime, ..SetAttr::default() })?;
+    match (atime, mtime) {
+        (Some(_), Some(_)) => notify::file(path, notify::ATTRIB),
+        (Some(_), None) => notify::file(path, notify::ACCESS),
+        (None, Some(_)) => notify::file(path, notify::MODIFY),
+        (None, None) => {}
+    }
+    Ok(())
 }
 
 /// `truncate(2)` of a place.
@@ -106,6 +121,9 @@ pub fn truncate(task: &CurrentTask, path: &Path, size: u64) -> Result<(), Errno>
     inode.get_write_access()?;
     let done = set_size(task, inode, size);
     inode.put_write_access();
+    if done.is_ok() {
+        notify::file(path, notify::MODIFY);
+    }
     done
 }
 

@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::fmt;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use quicksand_abi::Errno;
@@ -11,6 +11,7 @@ use quicksand_abi::Errno;
 use super::inode::{FileKind, Inode, Superblock};
 use super::io::{IoDst, IoSrc};
 use super::mount::Path;
+use super::notify;
 use crate::sync::{Events, Level, Mutex, WaitQueue};
 use crate::syscalls::SyscallResult;
 use crate::task::CurrentTask;
@@ -270,6 +271,8 @@ pub struct OpenFile {
     pub position_lock: Mutex<()>,
     /// What it counts for in [`Inode::get_write_access`].
     write_access: AtomicU8,
+    /// Watchers have heard of its opening, and will hear of its end.
+    announced: AtomicBool,
     /// Unique in the sandbox, never reused.
     pub id: u64,
     /// Who gets SIGIO and SIGURG, where anybody asked for them.
@@ -287,6 +290,7 @@ impl OpenFile {
             offset: Mutex::new(Level::File, 0),
             position_lock: Mutex::new(Level::Position, ()),
             write_access: AtomicU8::new(0),
+            announced: AtomicBool::new(false),
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             signals: OnceLock::new(),
         })
@@ -343,6 +347,11 @@ impl OpenFile {
     pub fn wait_queue(&self) -> Option<Arc<WaitQueue>> {
         self.ops.wait_queue(self)
     }
+    /// Tells watchers that it was opened.
+    pub(super) fn announce(&self) {
+        self.announced.store(true, Ordering::Relaxed);
+        notify::file(&self.path, notify::OPEN);
+    }
     pub fn ioctl(&self, task: &CurrentTask, cmd: u32, arg: u64) -> SyscallResult {
         self.ops.ioctl(self, task, cmd, arg)
     }
@@ -351,6 +360,10 @@ impl OpenFile {
 impl Drop for OpenFile {
     fn drop(&mut self) {
         super::locks::release_file(&self.inode, self.id);
+        if *self.announced.get_mut() {
+            let wrote = self.flags().can_write();
+            notify::file(&self.path, if wrote { notify::CLOSE_WRITE } else { notify::CLOSE_NOWRITE });
+        }
         match *self.write_access.get_mut() {
             1 => self.inode.put_write_access(),
             2 => self.inode.allow_write_access(),

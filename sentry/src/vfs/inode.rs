@@ -248,6 +248,8 @@ pub struct Inode {
     pub id: u64,
     /// flock, POSIX and OFD locks; made by the first lock.
     pub locks: std::sync::OnceLock<Box<super::locks::FileLocks>>,
+    /// Who wants to hear what happens to it.
+    pub watches: super::notify::Watches,
     /// Held over a whole write, truncation or allocation of a regular file (`i_rwsem`): what makes O_APPEND atomic.
     pub io_lock: crate::sync::Mutex<()>,
     /// Its dentry, where directories do not cache their children.
@@ -267,6 +269,7 @@ impl Inode {
             ops,
             id,
             locks: std::sync::OnceLock::new(),
+            watches: super::notify::Watches::default(),
             io_lock: crate::sync::Mutex::new(crate::sync::Level::InodeIo, ()),
             alias: crate::sync::Mutex::new(crate::sync::Level::Leaf, Weak::new()),
             writers: AtomicI32::new(0),

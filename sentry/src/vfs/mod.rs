@@ -8,7 +8,7 @@
 //! - [`file`]: an [`OpenFile`] is Linux's `struct file` (an open file description); [`FileOps`] is what an open file does
 //!   (`file_operations`). All `FileOps` are *tries*: they never wait; EAGAIN means "would block", and the generic
 //!   read/write path turns it into a `Blocked` on the file's wait queue, or lets O_NONBLOCK files return it.
-//! - [`fd_table`]: descriptors. [`io`]: buffers between files and guest memory.
+//! - [`notify`]: whoever watches files is told what happens to them. [`fd_table`]: descriptors. [`io`]: buffers between files and guest memory.
 //!
 //! Permissions are checked here, from attributes, never by file systems.
 
@@ -22,6 +22,7 @@ pub mod io;
 pub mod locks;
 pub mod mount;
 pub mod namei;
+pub mod notify;
 pub mod open;
 pub mod perm;
 pub mod rw;

@@ -11,6 +11,7 @@ use quicksand_abi::Errno;
 use super::dentry::{Children, Dentry};
 use super::inode::{DeviceId, FileKind, Inode, NewNode, Rename};
 use super::mount::Path;
+use super::notify;
 use super::perm::{self, Access};
 use super::walk::{Last, NameBuf, WalkFlags, Walker};
 use crate::sync::MutexGuard;
@@ -44,7 +45,7 @@ pub fn create(task: &CurrentTask, dirfd: Fd, path: &[u8], new: NewEntry<'_>) -> 
     let creds = task.creds();
     let kind = kind_of(new.node);
     let is_dir = kind == FileKind::Directory;
-    add_entry(task, dirfd, path, is_dir, |dir, name| {
+    let made = add_entry(task, dirfd, path, is_dir, |dir, name| {
         perm::may_create(&creds, dir)?;
         if is_device(new.node) && !creds.has(Caps::MKNOD) {
             return Err(Errno::EPERM);
@@ -53,7 +54,16 @@ pub fn create(task: &CurrentTask, dirfd: Fd, path: &[u8], new: NewEntry<'_>) -> 
         let mode = if kind == FileKind::Symlink { 0o777 } else { new.mode & !umask };
         let owner = perm::new_owner(&creds, &inode.attr()?, kind, mode);
         inode.ops.create(inode, name, new.node.clone(), owner)
-    })
+    })?;
+    notify_made(&made);
+    Ok(made)
+}
+
+/// Tells the directory of a new entry.
+fn notify_made(made: &Path) {
+    if let Some(dir) = made.dentry.parent() {
+        notify::entry(&dir.inode, &made.dentry.name(), notify::CREATE, &made.dentry.inode);
+    }
 }
 
 /// A device that only CAP_MKNOD may make. Everybody may make the device 0:0, which is no device (a whiteout).
@@ -95,7 +105,7 @@ fn add_entry(
 pub fn link(task: &CurrentTask, old: &Path, dirfd: Fd, path: &[u8]) -> Result<(), Errno> {
     let creds = task.creds();
     let target = &old.dentry.inode;
-    add_entry(task, dirfd, path, false, |dir, name| {
+    let made = add_entry(task, dirfd, path, false, |dir, name| {
         if !Arc::ptr_eq(&dir.mount, &old.mount) {
             return Err(Errno::EXDEV);
         }
@@ -110,6 +120,8 @@ pub fn link(task: &CurrentTask, old: &Path, dirfd: Fd, path: &[u8]) -> Result<()
         inode.ops.link(inode, name, target)?;
         Ok(target.clone())
     })?;
+    notify::inode(target, notify::ATTRIB);
+    notify_made(&made);
     Ok(())
 }
 
@@ -131,6 +143,9 @@ pub fn unlink(task: &CurrentTask, dirfd: Fd, path: &[u8]) -> Result<(), Errno> {
     children.remove(&*name);
     victim.set_unlinked();
     drop(children);
+    notify::inode(&victim.inode, notify::ATTRIB);
+    notify::unlinked(&victim);
+    notify::entry(&dir.dentry.inode, &name, notify::DELETE, &victim.inode);
     // The last reference may take a while to go: not under the lock.
     drop(victim);
     Ok(())
@@ -163,6 +178,8 @@ pub fn rmdir(task: &CurrentTask, dirfd: Fd, path: &[u8]) -> Result<(), Errno> {
     }
     children.remove(&*name);
     drop(children);
+    notify::unlinked(&victim);
+    notify::entry(&dir.dentry.inode, &name, notify::DELETE, &victim.inode);
     drop(victim);
     Ok(())
 }
@@ -304,6 +321,16 @@ pub fn rename(
     drop(goes_children);
     new_dir.remember(locked.new_dir(), &new.name, &moved);
     drop(locked);
+    let (from, to) = (&old_dir.inode, &new_dir.inode);
+    notify::moved(from, &old.name, to, &new.name, &moved.inode);
+    match &replaced {
+        Some(other) if exchange => notify::moved(to, &new.name, from, &old.name, &other.inode),
+        Some(gone) => {
+            notify::inode(&gone.inode, notify::ATTRIB);
+            notify::unlinked(gone);
+        }
+        None => {}
+    }
     Ok(())
 }
 

@@ -9,7 +9,7 @@ use super::inode::{FileKind, NewNode, SetAttr};
 use super::mount::{MountFlags, Path};
 use super::perm::{self, Access};
 use super::walk::{Last, WalkFlags, Walker};
-use super::{Dentry, special};
+use super::{Dentry, notify, special};
 use crate::syscalls::{Fd, SyscallError};
 use crate::task::CurrentTask;
 
@@ -124,7 +124,10 @@ pub fn open_how(
         };
         let found = lookup_or_create(task, &walker, &name, how)?;
         match found {
-            Found::Created(path) => return finish(task, path, flags, true),
+            Found::Created(path) => {
+                notify::entry(&walker.at.dentry.inode, &name, notify::CREATE, &path.dentry.inode);
+                return finish(task, path, flags, true);
+            }
             Found::Existing(dentry) => {
                 let path = walker.enter(dentry)?;
                 if path.dentry.inode.kind == FileKind::Symlink && follow {
@@ -282,6 +285,7 @@ fn finish(
             truncate_open(task, &file.path)?;
         }
     }
+    file.announce();
     Ok(file)
 }
 
@@ -293,7 +297,9 @@ fn truncate_open(task: &CurrentTask, path: &Path) -> Result<(), Errno> {
     let _io = inode.io_lock.lock();
     let perm = perm::killed_set_ids(&creds, &inode.attr()?);
     let set = SetAttr { size: Some(0), mtime: Some(time), perm, ..SetAttr::default() };
-    inode.ops.set_attr(inode, &set)
+    inode.ops.set_attr(inode, &set)?;
+    notify::file(path, notify::MODIFY);
+    Ok(())
 }
 
 /// Opens a file to be executed (`do_open_execat`): a regular file that the caller may execute, on a mount that allows it;
@@ -319,6 +325,7 @@ pub fn open_exec(
     let ops = inode.ops.open(&inode, flags, task)?;
     let file = OpenFile::new(path, ops, flags);
     file.hold_deny_write()?;
+    file.announce();
     Ok(file)
 }
 

@@ -8,7 +8,7 @@ use quicksand_abi::Errno;
 
 use super::file::OpenFile;
 use super::inode::{FileKind, SetAttr};
-use super::{IoDst, IoSrc, OpenFlags, perm, walk};
+use super::{IoDst, IoSrc, OpenFlags, notify, perm, walk};
 use crate::task::{CurrentTask, Resource};
 
 /// Largest size of a file (`MAX_LFS_FILESIZE`).
@@ -42,6 +42,9 @@ pub fn read_file(
     };
     if n > 0 && !file.flags().contains(OpenFlags::NOATIME) {
         walk::touch_atime(&file.path);
+    }
+    if n > 0 {
+        notify::file(&file.path, notify::ACCESS);
     }
     Ok(n)
 }
@@ -81,6 +84,9 @@ pub fn write_file_append(
         }
     };
     let flags = file.flags();
+    if n > 0 {
+        notify::file(&file.path, notify::MODIFY);
+    }
     if n > 0 && flags.contains(OpenFlags::DSYNC) {
         file.ops.sync(file, !flags.contains(OpenFlags::SYNC_BIT))?;
     }

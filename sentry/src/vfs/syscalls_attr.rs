@@ -174,6 +174,7 @@ pub fn sys_ftruncate(task: &CurrentTask, fd: Fd, len: i64) -> SyscallResult {
         return Err(Errno::EINVAL.into());
     }
     attr::set_size(task, &file.inode, len)?;
+    super::notify::file(&file.path, super::notify::MODIFY);
     Ok(0)
 }
 

@@ -38,7 +38,9 @@ impl Subject {
             None => self
                 .group
                 .any_task()
-                .or_else(|| self.group.pids().task(self.number).filter(|t| Arc::ptr_eq(t.group(), &self.group)))
+                .or_else(|| {
+                    self.group.pids().task(self.number).filter(|t| Arc::ptr_eq(t.group(), &self.group))
+                })
                 .ok_or(Errno::ESRCH),
         }
     }

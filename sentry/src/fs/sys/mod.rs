@@ -123,7 +123,10 @@ fn system<'a>(d: Builder<'a>, cpus: usize) -> Builder<'a> {
                 .attr("cpumap", cpu_mask(cpus))
                 .attr("distance", "10")
                 .made("meminfo", Arc::new(NodeMemory))
-                .attr("numastat", "numa_hit 0\nnuma_miss 0\nnuma_foreign 0\ninterleave_hit 0\nlocal_node 0\nother_node 0")
+                .attr(
+                    "numastat",
+                    "numa_hit 0\nnuma_miss 0\nnuma_foreign 0\ninterleave_hit 0\nlocal_node 0\nother_node 0",
+                )
         })
     })
 }

@@ -96,7 +96,7 @@ impl Owner {
         Owner { key, uid, gid, cuid: uid, cgid: gid, mode: flags & 0o777 }
     }
     /// `ipcperms`: `wanted` as permission bits, of which those for the right class count.
-    pub fn check(&self, creds: &Credentials, wanted: u32) -> Result<(), Errno> {
+    pub(crate) fn check(&self, creds: &Credentials, wanted: u32) -> Result<(), Errno> {
         let wanted = (wanted >> 6) | (wanted >> 3) | wanted;
         let granted = if creds.euid == self.cuid || creds.euid == self.uid {
             self.mode >> 6
@@ -111,17 +111,17 @@ impl Owner {
         Ok(())
     }
     /// Who may remove it or set its owner.
-    pub fn check_control(&self, creds: &Credentials) -> Result<(), Errno> {
+    pub(crate) fn check_control(&self, creds: &Credentials) -> Result<(), Errno> {
         let own = creds.euid == self.cuid || creds.euid == self.uid;
         if own || creds.has(Caps::SYS_ADMIN) { Ok(()) } else { Err(Errno::EPERM) }
     }
     /// IPC_SET.
-    pub fn set(&mut self, new: &Perm64) {
+    pub(crate) fn set(&mut self, new: &Perm64) {
         self.uid = new.uid;
         self.gid = new.gid;
         self.mode = (self.mode & !0o777) | (new.mode & 0o777);
     }
-    pub fn to_perm(self, id: i32) -> Perm64 {
+    pub(crate) fn to_perm(self, id: i32) -> Perm64 {
         Perm64 {
             key: self.key,
             uid: self.uid,
@@ -159,7 +159,7 @@ impl<T> Default for Table<T> {
 
 impl<T: Object> Table<T> {
     /// The object of an id. EINVAL where there is none, EIDRM where it is another's by now.
-    pub fn get(&mut self, id: i32) -> Result<&mut T, Errno> {
+    pub(crate) fn get(&mut self, id: i32) -> Result<&mut T, Errno> {
         if id < 0 {
             return Err(Errno::EINVAL);
         }
@@ -170,31 +170,31 @@ impl<T: Object> Table<T> {
         }
     }
     /// The object at a place, and its id (`SHM_STAT` and its kin).
-    pub fn at_place(&mut self, place: i32) -> Result<(i32, &mut T), Errno> {
+    pub(crate) fn at_place(&mut self, place: i32) -> Result<(i32, &mut T), Errno> {
         self.objects.get_mut(&place).map(|(id, object)| (*id, object)).ok_or(Errno::EINVAL)
     }
-    pub fn remove(&mut self, id: i32) -> Option<T> {
+    pub(crate) fn remove(&mut self, id: i32) -> Option<T> {
         self.objects.remove(&(id % PLACES)).map(|(_, object)| object)
     }
-    pub fn retain(&mut self, mut keep: impl FnMut(&mut T) -> bool) {
+    pub(crate) fn retain(&mut self, mut keep: impl FnMut(&mut T) -> bool) {
         self.objects.retain(|_, (_, object)| keep(object));
     }
-    pub fn iter(&self) -> impl Iterator<Item = (i32, &T)> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (i32, &T)> {
         self.objects.values().map(|(id, object)| (*id, object))
     }
-    pub fn values_mut(&mut self) -> impl Iterator<Item = &mut T> {
+    pub(crate) fn values_mut(&mut self) -> impl Iterator<Item = &mut T> {
         self.objects.values_mut().map(|(_, object)| object)
     }
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.objects.len()
     }
     /// The highest place taken, as the `INFO` commands return it.
-    pub fn highest(&self) -> usize {
+    pub(crate) fn highest(&self) -> usize {
         self.objects.last_key_value().map_or(0, |(place, _)| *place as usize)
     }
 
     /// `ipcget`: finds the object of `key` or makes one.
-    pub fn find_or_make(
+    pub(crate) fn find_or_make(
         &mut self,
         creds: &Credentials,
         key: i32,

@@ -134,7 +134,7 @@ pub fn sys_msgsnd(task: &CurrentTask, id: i32, msg: UserAddr, size: i64, flags: 
     let queue = queue(task, &mut objects, id)?;
     queue.owner.check(&creds, WRITE)?;
     let fits =
-        size as u64 + queue.bytes <= queue.max_bytes && queue.messages.len() as u64 + 1 <= queue.max_bytes;
+        size as u64 + queue.bytes <= queue.max_bytes && (queue.messages.len() as u64) < queue.max_bytes;
     if !fits {
         if flags & IPC_NOWAIT != 0 {
             return Err(Errno::EAGAIN.into());

@@ -38,7 +38,9 @@ pub trait Watcher: Send + Sync + std::fmt::Debug {
 
 /// The watches of an inode.
 #[derive(Default)]
-pub struct Watches(OnceLock<Box<Mutex<Vec<Arc<dyn Watcher>>>>>);
+pub struct Watches(OnceLock<Box<List>>);
+
+type List = Mutex<Vec<Arc<dyn Watcher>>>;
 
 impl std::fmt::Debug for Watches {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -44,6 +44,8 @@ pub(crate) struct Objects {
     pub segments: Table<shm::Segment>,
     pub semaphores: Table<sem::SemSet>,
     pub queues: Table<msg::MsgQueue>,
+    /// What the messages of all queues take.
+    pub message_bytes: u64,
 }
 
 impl Default for IpcNamespace {

@@ -25,6 +25,10 @@ const MSG_STAT: i32 = 11;
 const MSG_INFO: i32 = 12;
 const MSG_STAT_ANY: i32 = 13;
 
+/// What all messages of a container may take, each with [`OVERHEAD`]: beyond it, ENOMEM.
+const MEMORY: u64 = 256 << 20;
+const OVERHEAD: u64 = 64;
+
 #[derive(Debug)]
 struct Message {
     kind: i64,
@@ -131,6 +135,7 @@ pub fn sys_msgsnd(task: &CurrentTask, id: i32, msg: UserAddr, size: i64, flags: 
     let creds = task.creds();
     let (pid, stime) = (task.group().pid(), now(task));
     let mut objects = task.container().ipc.lock();
+    let taken = objects.message_bytes;
     let queue = queue(task, &mut objects, id)?;
     queue.owner.check(&creds, WRITE)?;
     let fits =
@@ -141,10 +146,15 @@ pub fn sys_msgsnd(task: &CurrentTask, id: i32, msg: UserAddr, size: i64, flags: 
         }
         return Err(wait(queue, Events::OUT));
     }
+    let cost = size as u64 + OVERHEAD;
+    if taken + cost > MEMORY {
+        return Err(Errno::ENOMEM.into());
+    }
     queue.messages.push_back(Message { kind, text });
     queue.bytes += size as u64;
     (queue.last_sender, queue.stime) = (pid, stime);
     queue.changed.notify(Events::IN);
+    objects.message_bytes = taken + cost;
     Ok(0)
 }
 
@@ -188,6 +198,7 @@ pub fn sys_msgrcv(
         queue.bytes -= message.text.len() as u64;
         (queue.last_receiver, queue.rtime) = (pid, rtime);
         queue.changed.notify(Events::OUT);
+        objects.message_bytes -= message.text.len() as u64 + OVERHEAD;
         message
     };
     // As in Linux, a message that cannot be written is lost.
@@ -267,6 +278,7 @@ pub fn sys_msgctl(task: &CurrentTask, id: i32, command: i32, buf: UserAddr) -> S
             queues.get(id)?.owner.check_control(&creds)?;
             if let Some(queue) = queues.remove(id) {
                 queue.changed.notify(Events::all());
+                objects.message_bytes -= queue.bytes + queue.messages.len() as u64 * OVERHEAD;
             }
             Ok(0)
         }

@@ -20,6 +20,8 @@ use crate::task::{CurrentTask, Task};
 /// SEMMSL, SEMMNS, SEMOPM, SEMMNI, SEMVMX: Linux's defaults.
 const MAX_PER_SET: i32 = 32000;
 const MAX_SEMAPHORES: u64 = 1_024_000_000;
+/// What there is memory for: beyond it, ENOMEM.
+const MEMORY_FOR: u64 = 4_000_000;
 const MAX_OPS: usize = 500;
 const MAX_SETS: usize = 32000;
 const MAX_VALUE: i32 = 32767;
@@ -113,8 +115,12 @@ enum Outcome {
 impl SemSet {
     fn try_ops(&mut self, ops: &[SemOp], group: u64, pid: i32) -> Result<Outcome, Errno> {
         let mut values: HashMap<usize, i32> = HashMap::new();
-        let mut undo = self.undo.get(&group).cloned().unwrap_or_default();
-        undo.resize(self.semaphores.len(), 0);
+        let undoes = ops.iter().any(|op| op.has(SEM_UNDO));
+        let mut undo = Vec::new();
+        if undoes {
+            undo = self.undo.get(&group).cloned().unwrap_or_default();
+            undo.resize(self.semaphores.len(), 0);
+        }
         for op in ops {
             let number = usize::from(op.number);
             let value = values.entry(number).or_insert(self.semaphores[number].value);
@@ -140,7 +146,7 @@ impl SemSet {
         for (number, value) in values {
             self.semaphores[number] = Semaphore { value, pid };
         }
-        if ops.iter().any(|op| op.has(SEM_UNDO)) {
+        if undoes {
             self.undo.insert(group, undo);
         }
         Ok(Outcome::Done)
@@ -185,6 +191,9 @@ pub fn sys_semget(task: &CurrentTask, key: i32, count: i32, flags: u32) -> Sysca
         }
         if total + count as u64 > MAX_SEMAPHORES {
             return Err(Errno::ENOSPC);
+        }
+        if total + count as u64 > MEMORY_FOR {
+            return Err(Errno::ENOMEM);
         }
         Ok(SemSet {
             owner,

@@ -61,7 +61,7 @@ impl Plan<'_> {
         }
         let rootfs = rootfs(&self.bundle, &self.spec)?;
         self.spec.log_ignored();
-        let platform = Chosen::by_name(self.global.platform)?;
+        let platform = Chosen::by_name(self.global.platform, &self.global.state_root())?;
         let state = State {
             id: self.id.clone(),
             bundle: self.bundle.clone(),

@@ -2,6 +2,7 @@
 //! in the sandbox process.
 
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::Path;
 use std::sync::Arc;
 
 use quicksand_platform::Platform;
@@ -9,6 +10,7 @@ use quicksand_platform_kvm::KvmPlatform;
 use quicksand_platform_systrap::SystrapPlatform;
 
 use crate::cli::PlatformName;
+use crate::costs;
 use crate::error::{Context, Error, Result};
 
 /// A platform that was chosen, with what it needs of the host.
@@ -20,23 +22,20 @@ pub enum Chosen {
 }
 
 impl Chosen {
-    /// What `--platform` asks for.
-    pub fn by_name(name: PlatformName) -> Result<Chosen> {
+    /// What `--platform` asks for; `root` is where is remembered what was measured for `auto`.
+    pub fn by_name(name: PlatformName, root: &Path) -> Result<Chosen> {
         match name {
             PlatformName::Kvm => Ok(Chosen::Kvm(open_kvm()?)),
             PlatformName::Systrap => Ok(Chosen::Systrap),
-            PlatformName::Auto => Ok(Chosen::best()),
+            PlatformName::Auto => Ok(Chosen::best(root)),
         }
     }
 
-    /// KVM where there is one that may be used.
-    fn best() -> Chosen {
-        match open_kvm() {
-            Ok(device) => Chosen::Kvm(device),
-            Err(e) => {
-                tracing::debug!("systrap, since {e}");
-                Chosen::Systrap
-            }
+    /// The one whose system calls cost less here.
+    fn best(root: &Path) -> Chosen {
+        match (costs::remembered(root).prefers_kvm(), open_kvm()) {
+            (true, Ok(device)) => Chosen::Kvm(device),
+            _ => Chosen::Systrap,
         }
     }
 
@@ -64,6 +63,6 @@ impl Chosen {
 fn open_kvm() -> Result<OwnedFd> {
     use rustix::fs::{Mode, OFlags};
     rustix::fs::open("/dev/kvm", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).map_err(|e| {
-        Error::new(format!("/dev/kvm cannot be opened ({e}); `quicksand doctor` says what to do about it"))
+        Error::new(format!("/dev/kvm cannot be opened ({e}); `quicksand doctor` says what to do about it; --platform=systrap needs none"))
     })
 }

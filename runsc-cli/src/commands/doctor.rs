@@ -6,7 +6,8 @@ use std::path::Path;
 use rustix::fs::Access;
 use serde::Serialize;
 
-use crate::cli::{DoctorArgs, DoctorFormat};
+use crate::cli::{DoctorArgs, DoctorFormat, Global};
+use crate::costs;
 use crate::error::{Context, Result};
 
 /// How much a finding matters.
@@ -30,9 +31,11 @@ struct Finding {
     advice: Option<String>,
 }
 
-pub fn run(args: &DoctorArgs) -> Result<u8> {
+pub fn run(global: &Global, args: &DoctorArgs) -> Result<u8> {
+    // First, because measuring forks, which only a process with one thread may; KVM starts some in its user.
+    let systrap = systrap(global);
     let findings =
-        [kernel(), kvm(), systrap(), userfaultfd(), user_namespaces(), cgroups(), rights(), descriptors()];
+        [kernel(), kvm(), systrap, userfaultfd(), user_namespaces(), cgroups(), rights(), descriptors()];
     match args.format {
         DoctorFormat::Json => println!("{}", serde_json::to_string_pretty(&findings).context("doctor")?),
         DoctorFormat::Text => {
@@ -100,13 +103,17 @@ fn kvm() -> Finding {
     }
 }
 
-fn systrap() -> Finding {
-    match quicksand_platform_systrap::SystrapPlatform::new() {
-        Ok(_) => good("systrap", "works"),
-        Err(e) => bad(
+fn systrap(global: &Global) -> Finding {
+    let costs = costs::remembered(&global.state_root());
+    let chosen = if costs.prefers_kvm() { "kvm" } else { "systrap" };
+    match costs.systrap_us {
+        Some(us) => {
+            good("systrap", format!("a system call costs {us:.1} us; --platform=auto means {chosen} here"))
+        }
+        None => bad(
             "systrap",
             Verdict::Limited,
-            e.to_string(),
+            format!("does not work; --platform=auto means {chosen} here"),
             "needed where KVM is not: FSGSBASE (Linux 5.9), and seccomp filters",
         ),
     }

@@ -44,7 +44,7 @@ struct Options {
     #[arg(long)]
     record: bool,
     /// The platforms our sandbox uses, each a column of its own
-    #[arg(long, value_delimiter = ',', default_value = "kvm")]
+    #[arg(long, value_delimiter = ',', default_value = "systrap,kvm")]
     platform: Vec<String>,
     /// Only these runners
     #[arg(long, value_delimiter = ',')]

@@ -130,7 +130,8 @@ unsafe fn second(plan: &Plan) -> ! {
             let handled = HANDLED.contains(&signal);
             let flags = libc::SA_SIGINFO as u64 | libc::SA_ONSTACK as u64 | SA_RESTORER;
             let action = KernelSigaction {
-                handler: if handled { plan.handler } else { libc::SIG_DFL as u64 },
+                // What comes from a terminal, or from whoever else, is not for the stub: the Sentry takes it.
+                handler: if handled { plan.handler } else { libc::SIG_IGN as u64 },
                 flags: if handled { flags } else { 0 },
                 // Never returned to: the handler makes that call by itself.
                 restorer: if handled { plan.handler } else { 0 },

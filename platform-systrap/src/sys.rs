@@ -68,17 +68,6 @@ impl SharedMemory {
             self.u64(at + 8 * i).store(u64::from_ne_bytes(*chunk), Ordering::Relaxed);
         }
     }
-
-    /// Gives the pages of a range back; they are zero then.
-    pub(crate) fn discard(&self, at: usize, len: usize) {
-        assert!(at + len <= self.len);
-        // SAFETY: inside the mapping. What stood there is lost, which is what is asked for; nobody holds references into it
-        // but to atomics, which may change anyhow.
-        let result = unsafe { libc::madvise(self.start.as_ptr().add(at).cast(), len, libc::MADV_REMOVE) };
-        if result != 0 {
-            tracing::debug!("MADV_REMOVE: {}", io::Error::last_os_error());
-        }
-    }
 }
 
 impl Drop for SharedMemory {

@@ -29,6 +29,7 @@ pub(crate) struct Process {
     pid: i32,
     pidfd: Arc<OwnedFd>,
     ended: AtomicBool,
+    watched: AtomicBool,
 }
 
 impl Process {
@@ -36,7 +37,7 @@ impl Process {
     pub(crate) fn new(pid: i32) -> io::Result<Process> {
         let raw = rustix::process::Pid::from_raw(pid).ok_or(io::ErrorKind::InvalidInput)?;
         let pidfd = rustix::process::pidfd_open(raw, rustix::process::PidfdFlags::empty())?;
-        Ok(Process { pid, pidfd: Arc::new(pidfd), ended: AtomicBool::new(false) })
+        Ok(Process { pid, pidfd: Arc::new(pidfd), ended: AtomicBool::default(), watched: AtomicBool::default() })
     }
     /// Its number, which is no other process's while this lives.
     pub(crate) fn pid(&self) -> i32 {
@@ -53,11 +54,10 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        if self.has_ended() {
+        // While it is watched the reaper finds that nobody is left to be told.
+        self.kill();
+        if self.has_ended() || !self.watched.load(Ordering::Relaxed) {
             reap(&self.pidfd);
-        } else {
-            // The reaper finds that nobody is left to be told.
-            self.kill();
         }
     }
 }
@@ -113,6 +113,7 @@ impl Reaper {
         let entry = Entry { process: Arc::downgrade(process), pidfd: pidfd.clone(), mourner };
         entries.1.insert(id, entry);
         epoll::add(&self.epoll, &*pidfd, epoll::EventData::new_u64(id), epoll::EventFlags::IN)?;
+        process.watched.store(true, Ordering::Relaxed);
         Ok(())
     }
 

@@ -185,8 +185,17 @@ impl Line {
         self.memory.u32(request::COUNT).store(count as u32, Ordering::Relaxed);
         self.memory.u32(request::SENTRY_SLEEPS).store(1, Ordering::Relaxed);
         let number = self.memory.u32(request::SEQUENCE);
+        let pending = self.memory.u32(request::PENDING);
+        pending.store(1, Ordering::Relaxed);
         number.store(*sequence, Ordering::SeqCst);
         futex_wake(number);
+        let result = self.await_answer(before, good);
+        pending.store(0, Ordering::Relaxed);
+        result
+    }
+
+    /// Whether all went well.
+    fn await_answer(&self, before: u32, good: u32) -> Result<bool, Failed> {
         loop {
             let ack = self.ack().load(Ordering::Acquire);
             if ack & request::ACK_DEAD != 0 {

@@ -22,13 +22,14 @@ use crate::host_error;
 use crate::layout::{AREA_LEN, KICK_SIGNAL, STUB_START, area, state};
 use crate::shared::Shared;
 use crate::space::SystrapSpace;
+use crate::spin::Spin;
 use crate::sys::{futex_wait, futex_wake};
 use crate::threads::{Stub, Thread, ended};
 
 /// How long a kicked thread may take to stop, twice: a machine that was suspended uses up one.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How long the Sentry looks out for a thread's next stop before it sleeps.
-const SPIN: Duration = Duration::from_micros(20);
+/// Of the time stamp counter; which need not be exact.
+const CYCLES_PER_NS: u64 = 3;
 /// Error code of an instruction fetch in user mode.
 const ERROR_FETCH: u32 = 1 << 4 | 1 << 2;
 
@@ -64,6 +65,9 @@ impl Kicker for Kick {
 struct Attached {
     stub: Arc<Stub>,
     thread: Thread,
+    /// The Sentry's way of waiting for the thread, and the thread's for the Sentry.
+    sentry_spin: Spin,
+    stub_spin: Spin,
 }
 
 /// See the module's documentation.
@@ -105,7 +109,7 @@ impl SystrapContext {
 
     /// Gives up the thread, keeping the extended state.
     fn detach(&mut self) {
-        if let Some(Attached { stub, thread }) = self.attached.take() {
+        if let Some(Attached { stub, thread, .. }) = self.attached.take() {
             // A frame that is damaged has no state worth keeping.
             self.saved = Frame::of(&stub.areas, thread.index)
                 .and_then(|frame| frame.extended_state(&self.shared.cpu))
@@ -124,7 +128,8 @@ impl SystrapContext {
         if new {
             self.shared.counters.threads.add();
         }
-        let attached = Attached { stub: Arc::clone(stub), thread };
+        let (sentry_spin, stub_spin) = (Spin::default(), Spin::default());
+        let attached = Attached { stub: Arc::clone(stub), thread, sentry_spin, stub_spin };
         let state = self.saved.take().unwrap_or_else(|| self.shared.cpu.fresh());
         let loaded = Frame::of(&stub.areas, thread.index)
             .and_then(|frame| frame.set_extended_state(&self.shared.cpu, &state));
@@ -138,10 +143,14 @@ impl SystrapContext {
             return Ok(exit);
         }
         self.attach(&space.stub)?;
-        let Some(Attached { stub, thread }) = &self.attached else { return Err(ended()) };
+        let Some(attached) = &mut self.attached else { return Err(ended()) };
+        let Attached { stub, thread, sentry_spin, stub_spin } = attached;
+        let field = |at: usize| thread.index * AREA_LEN + at;
         loop {
             let frame = Frame::of(&stub.areas, thread.index).map_err(|_| damaged(stub))?;
             frame.set_registers(regs);
+            let cycles = stub_spin.next() * CYCLES_PER_NS;
+            stub.areas.u64(field(area::SPIN_CYCLES)).store(cycles, Ordering::Relaxed);
             {
                 let mut kick = self.kick.0.lock();
                 if std::mem::take(&mut kick.pending) {
@@ -153,10 +162,12 @@ impl SystrapContext {
                 }
                 kick.running = Some((Arc::clone(stub), *thread));
             }
-            if stub.areas.u32(thread.index * AREA_LEN + area::STUB_SLEEPS).load(Ordering::SeqCst) != 0 {
+            let slept = stub.areas.u32(field(area::STUB_SLEEPS)).load(Ordering::SeqCst) != 0;
+            stub_spin.learn(!slept);
+            if slept {
                 futex_wake(stub.state(thread.index));
             }
-            let waited = self.wait(stub, *thread);
+            let waited = wait(&self.shared, stub, *thread, sentry_spin);
             self.kick.0.lock().running = None;
             waited?;
             let frame = Frame::of(&stub.areas, thread.index).map_err(|_| damaged(stub))?;
@@ -182,50 +193,54 @@ impl SystrapContext {
         }
     }
 
-    /// Waits until the thread has stopped.
-    fn wait(&self, stub: &Arc<Stub>, thread: Thread) -> Result<(), PlatformError> {
-        let word = stub.state(thread.index);
-        let start = Instant::now();
-        let mut rounds = 0u32;
-        loop {
-            match word.load(Ordering::Acquire) {
-                state::GUEST | state::KICKED => {}
-                state::DEAD => return Err(ended()),
-                _ => return Ok(()),
+}
+
+/// Waits until the thread has stopped.
+fn wait(shared: &Shared, stub: &Stub, thread: Thread, spin: &mut Spin) -> Result<(), PlatformError> {
+    let word = stub.state(thread.index);
+    let limit = Duration::from_nanos(spin.next());
+    let start = Instant::now();
+    loop {
+        match word.load(Ordering::Acquire) {
+            state::GUEST | state::KICKED => {}
+            state::DEAD => return Err(ended()),
+            _ => {
+                spin.learn(true);
+                return Ok(());
             }
-            rounds += 1;
-            if rounds.is_multiple_of(64) && start.elapsed() > SPIN {
-                break;
-            }
-            std::hint::spin_loop();
         }
-        let sleeps = stub.areas.u32(thread.index * AREA_LEN + area::SENTRY_SLEEPS);
-        sleeps.store(1, Ordering::SeqCst);
-        self.shared.counters.sleeps.add();
-        let mut tried = 0;
-        let result = loop {
-            let now = word.load(Ordering::SeqCst);
-            match now {
-                state::GUEST => {
-                    futex_wait(word, now, None);
-                }
-                state::KICKED => {
-                    if !futex_wait(word, now, Some(PATIENCE)) {
-                        tried += 1;
-                        if tried == 2 {
-                            stub.process.kill();
-                            let reason = std::io::Error::other("it does not stop; its process is killed");
-                            break Err(host_error("interrupting guest code", reason));
-                        }
+        if start.elapsed() >= limit {
+            break;
+        }
+        std::hint::spin_loop();
+    }
+    spin.learn(false);
+    let sleeps = stub.areas.u32(thread.index * AREA_LEN + area::SENTRY_SLEEPS);
+    sleeps.store(1, Ordering::SeqCst);
+    shared.counters.sleeps.add();
+    let mut tried = 0;
+    let result = loop {
+        let now = word.load(Ordering::SeqCst);
+        match now {
+            state::GUEST => {
+                futex_wait(word, now, None);
+            }
+            state::KICKED => {
+                if !futex_wait(word, now, Some(PATIENCE)) {
+                    tried += 1;
+                    if tried == 2 {
+                        stub.process.kill();
+                        let reason = std::io::Error::other("it does not stop; its process is killed");
+                        break Err(host_error("interrupting guest code", reason));
                     }
                 }
-                state::DEAD => break Err(ended()),
-                _ => break Ok(()),
             }
-        };
-        sleeps.store(0, Ordering::Relaxed);
-        result
-    }
+            state::DEAD => break Err(ended()),
+            _ => break Ok(()),
+        }
+    };
+    sleeps.store(0, Ordering::Relaxed);
+    result
 }
 
 /// A guest has written nonsense where its registers are kept: the end of that guest.
@@ -236,7 +251,7 @@ fn damaged(stub: &Stub) -> PlatformError {
 
 impl Drop for SystrapContext {
     fn drop(&mut self) {
-        if let Some(Attached { stub, thread }) = self.attached.take() {
+        if let Some(Attached { stub, thread, .. }) = self.attached.take() {
             stub.give_back(thread);
         }
     }
@@ -257,7 +272,7 @@ impl Context for SystrapContext {
     fn get_extended_state(&mut self, out: &mut [u8]) -> Result<(), PlatformError> {
         let cpu = &self.shared.cpu;
         let state = match &self.attached {
-            Some(Attached { stub, thread }) => {
+            Some(Attached { stub, thread, .. }) => {
                 let frame = Frame::of(&stub.areas, thread.index);
                 frame.and_then(|frame| frame.extended_state(cpu)).map_err(|_| damaged(stub))?
             }
@@ -284,7 +299,7 @@ impl Context for SystrapContext {
 impl SystrapContext {
     fn replace(&mut self, state: State) -> Result<(), PlatformError> {
         match &self.attached {
-            Some(Attached { stub, thread }) => {
+            Some(Attached { stub, thread, .. }) => {
                 let frame = Frame::of(&stub.areas, thread.index);
                 let replaced = frame.and_then(|frame| frame.set_extended_state(&self.shared.cpu, &state));
                 replaced.map_err(|Damaged| damaged(stub))

@@ -51,6 +51,8 @@ pub(crate) mod area {
     pub(crate) const FRAME: usize = 0xc8;
     pub(crate) const FS_BASE: usize = 0xd0;
     pub(crate) const GS_BASE: usize = 0xd8;
+    /// How many cycles of the time stamp counter the thread looks out for the Sentry before it sleeps.
+    pub(crate) const SPIN_CYCLES: usize = 0xe0;
     /// A `stack_t`: the alternate stack, for a thread that starts.
     pub(crate) const ALT_STACK: usize = 0x100;
 }
@@ -76,6 +78,8 @@ pub(crate) mod request {
     /// Set by the Sentry in `ACK` when the stub has ended.
     pub(crate) const ACK_DEAD: u32 = 0x100;
     pub(crate) const SENTRY_SLEEPS: usize = 0x80;
+    /// Not zero while the agent has work: it wants the processor that a waiting thread looks out on.
+    pub(crate) const PENDING: usize = 0xc0;
     /// How many operations there are.
     pub(crate) const COUNT: usize = 0x84;
     /// What the agent is to write to `ACK`: at `ANSWER` if all operations did well, else the byte after it.
@@ -102,10 +106,8 @@ pub(crate) mod agent {
 
 /// Fields of the globals.
 pub(crate) mod globals {
-    /// How many cycles of the time stamp counter a thread spins before it sleeps.
-    pub(crate) const SPIN_CYCLES: usize = 0x00;
     /// The Sentry's process id, as its stubs see it.
-    pub(crate) const SENTRY_PID: usize = 0x08;
+    pub(crate) const SENTRY_PID: usize = 0x00;
 }
 
 /// Operations of the agent that are no system call.

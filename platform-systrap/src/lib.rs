@@ -28,6 +28,7 @@ mod reaper;
 mod regions;
 mod shared;
 mod space;
+mod spin;
 mod stub;
 mod sys;
 mod threads;

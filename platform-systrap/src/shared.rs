@@ -1,7 +1,6 @@
 //! What all address spaces and contexts of a platform share.
 
 use std::io;
-use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -16,9 +15,6 @@ use crate::sys::SharedMemory;
 use crate::threads::Stub;
 use crate::{host_error, pristine, unavailable};
 
-/// How long, in cycles of the time stamp counter, a stub's thread looks out for the Sentry before it sleeps: some 20 µs.
-const SPIN_CYCLES: u64 = 50_000;
-
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) cpu: Cpu,
@@ -28,9 +24,6 @@ pub(crate) struct Shared {
     /// Started with the first address space: not before the Sentry has confined itself, since a thread must not be left out.
     reaper: OnceLock<Arc<Reaper>>,
     starting_reaper: Mutex<()>,
-    /// Mapped by all stubs, for reading.
-    pub(crate) globals: SharedMemory,
-    _globals_fd: OwnedFd,
 }
 
 impl Shared {
@@ -43,7 +36,6 @@ impl Shared {
         let cpu = fpu::cpu().ok_or_else(|| unavailable("the processor or the kernel has no XSAVE"))?;
         let failed = |what: &'static str| move |e: io::Error| host_error(what, e);
         let (page, globals_fd) = SharedMemory::new("stub-globals", GLOBALS_LEN).map_err(failed("memfd"))?;
-        page.u64(globals::SPIN_CYCLES).store(SPIN_CYCLES, Ordering::Relaxed);
         page.u64(globals::SENTRY_PID).store(std::process::id().into(), Ordering::Relaxed);
         let (line, areas, dowry) = Line::new().map_err(failed("making a stub's pages"))?;
         pristine::make(dowry, &globals_fd)?;
@@ -61,8 +53,6 @@ impl Shared {
             pristine,
             reaper: OnceLock::new(),
             starting_reaper: Mutex::new(()),
-            globals: page,
-            _globals_fd: globals_fd,
         })
     }
 

@@ -31,6 +31,9 @@ bitflags::bitflags! {
     }
 }
 
+/// `CLONE_INTO_CGROUP`, which does not fit into the type that the library gives it: there it is 0.
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
 /// Forks a process that has one thread only; EDEADLK where it has more. The child runs on in a copy of the caller's
 /// memory, inside new namespaces where some are asked for, and in the unified cgroup `cgroup` (a descriptor of its
 /// directory) where one is given.

@@ -60,94 +60,60 @@ fn open(path: &Path, flags: OFlags) -> Result<OwnedFd> {
 type Setting = (&'static str, String);
 
 impl Cgroup {
-    /// Makes the groups for `id` and sets their limits. `path` is `linux.cgroupsPath`.
-    pub fn create(id: &str, path: &str, resources: &Resources) -> Result<Cgroup> {
+    /// The groups for `id`, which are yet to be made. `path` is `linux.cgroupsPath`.
+    pub fn plan(id: &str, path: &str, resources: &Resources) -> Result<Cgroup> {
         let relative = if path.is_empty() { format!("quicksand/{id}") } else { path.to_owned() };
         if Path::new(&relative).components().any(|c| c == Component::ParentDir) {
             fail!("config.json: linux.cgroupsPath: {path:?} climbs out of its parent");
         }
-        let unified = Path::new(MOUNT).join("cgroup.controllers").exists();
-        let mut cgroup = Cgroup { paths: Vec::new(), unified };
-        let result = match unified {
-            true => cgroup.create_unified(&relative, resources),
-            false => cgroup.create_v1(&relative, resources),
-        };
-        if let Err(e) = result {
-            cgroup.remove();
-            return Err(e);
+        if relative.contains('\0') {
+            fail!("config.json: linux.cgroupsPath: holds a NUL byte");
         }
-        Ok(cgroup)
+        if relative.split('/').all(str::is_empty) {
+            fail!("config.json: linux.cgroupsPath: {path:?} names no group below the root");
+        }
+        if let Some(name) =
+            resources.unified.keys().find(|name| name.contains(['/', '\0']) || name.starts_with('.'))
+        {
+            fail!("config.json: linux.resources.unified: {name:?} is no file of a cgroup");
+        }
+        let unified = Path::new(MOUNT).join("cgroup.controllers").exists();
+        let paths = match unified {
+            true => vec![unified_path(&relative)],
+            false => v1_paths(&relative, resources)?,
+        };
+        Ok(Cgroup { paths, unified })
     }
 
-    fn create_v1(&mut self, relative: &str, resources: &Resources) -> Result<()> {
-        let own = own_groups();
-        for controller in CONTROLLERS {
-            let mount = Path::new(MOUNT).join(controller);
-            let settings = v1_settings(controller, resources);
-            // A group that limits nothing is only worth having where it counts something.
-            if controller == "cpuset" && settings.is_empty() {
+    /// Makes them and sets their limits; those that cannot be made and are not needed are forgotten.
+    pub fn make(&mut self, resources: &Resources) -> Result<()> {
+        let mount = Path::new(MOUNT);
+        let mut made = Vec::new();
+        for group in &self.paths {
+            let (settings, mount) = if self.unified {
+                delegate(mount, group);
+                (unified_settings(resources), mount.to_owned())
+            } else {
+                let below = group.strip_prefix(mount).unwrap_or(group);
+                let controller =
+                    below.components().next().and_then(|c| c.as_os_str().to_str()).unwrap_or_default();
+                (v1_settings(controller, resources), mount.join(controller))
+            };
+            if !make_group(group, !settings.is_empty())? {
                 continue;
             }
-            let below = match relative.strip_prefix('/') {
-                Some(absolute) => PathBuf::from(absolute),
-                None => own.iter().find(|(names, _)| names.split(',').any(|n| n == controller)).map_or_else(
-                    || PathBuf::from(relative),
-                    |(_, path)| Path::new(path.trim_start_matches('/')).join(relative),
-                ),
-            };
-            let group = mount.join(below);
-            if !mount.join("cgroup.procs").exists() {
-                if settings.is_empty() {
-                    continue;
+            made.push(group.clone());
+            if group.starts_with(Path::new(MOUNT).join("cpuset")) {
+                inherit_cpuset(&mount, group);
+            }
+            apply(group, &settings)?;
+            if self.unified {
+                for (name, value) in &resources.unified {
+                    fs::write(group.join(name), value).context(group.join(name).display())?;
                 }
-                fail!(
-                    "the container has {controller} limits, and no {controller} cgroup is mounted at {}",
-                    mount.display()
-                );
             }
-            self.make(&group, !settings.is_empty())?;
-            if controller == "cpuset" {
-                inherit_cpuset(&mount, &group);
-            }
-            apply(&group, &settings)?;
         }
-        Ok(())
-    }
-
-    fn create_unified(&mut self, relative: &str, resources: &Resources) -> Result<()> {
-        let mount = Path::new(MOUNT);
-        let group = match relative.strip_prefix('/') {
-            Some(absolute) => mount.join(absolute),
-            None => {
-                let own = own_groups();
-                let path = own.iter().find(|(names, _)| names.is_empty()).map_or("/", |(_, path)| path);
-                // A group with processes cannot hand controllers down: the container goes beside us, not below.
-                let parent = Path::new(path.trim_start_matches('/')).parent().unwrap_or(Path::new(""));
-                mount.join(parent).join(relative)
-            }
-        };
-        let settings = unified_settings(resources);
-        delegate(mount, &group);
-        self.make(&group, !settings.is_empty())?;
-        apply(&group, &settings)?;
-        for (name, value) in &resources.unified {
-            if name.contains('/') {
-                fail!("config.json: linux.resources.unified: {name:?} is no file of a cgroup");
-            }
-            fs::write(group.join(name), value).context(group.join(name).display())?;
-        }
-        Ok(())
-    }
-
-    /// Makes a group; where nothing was asked of it, it is fine if that cannot be done.
-    fn make(&mut self, group: &Path, needed: bool) -> Result<()> {
-        match fs::create_dir_all(group) {
-            Ok(()) => self.paths.push(group.to_owned()),
-            Err(e) if needed && rustix::process::geteuid().is_root() => {
-                fail!("making the cgroup {}: {e}", group.display());
-            }
-            Err(e) => tracing::debug!("no cgroup {}: {e}", group.display()),
-        }
+        self.paths = made;
         Ok(())
     }
 
@@ -162,16 +128,21 @@ impl Cgroup {
             if self.unified {
                 entry.made_in = Some(open(group, OFlags::PATH | OFlags::DIRECTORY)?);
             } else {
-                entry.moves_to.push(open(&group.join("tasks"), OFlags::WRONLY)?);
+                match open(&group.join("tasks"), OFlags::WRONLY) {
+                    Ok(tasks) => entry.moves_to.push(tasks),
+                    // Somebody else's group of that name.
+                    Err(e) if !rustix::process::geteuid().is_root() => tracing::debug!("{e}"),
+                    Err(e) => return Err(e),
+                }
             }
         }
         Ok(entry)
     }
 
-    /// Removes the groups. Their processes have ended.
+    /// Removes the groups. Their processes have ended, or are about to.
     pub fn remove(&self) {
         for group in &self.paths {
-            match fs::remove_dir(group) {
+            match remove_group(group) {
                 Ok(()) => {}
                 Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
                 Err(e) => tracing::warn!("removing the cgroup {}: {e}", group.display()),
@@ -182,6 +153,79 @@ impl Cgroup {
             {
                 let _ = fs::remove_dir(parent);
             }
+        }
+    }
+}
+
+/// Removes one group. A process leaves its groups late in its end, which nothing announces: until then the kernel says EBUSY.
+fn remove_group(group: &Path) -> std::io::Result<()> {
+    const TRIES: u32 = 100;
+    for _ in 1..TRIES {
+        match fs::remove_dir(group) {
+            Err(e) if e.kind() == std::io::ErrorKind::ResourceBusy => {
+                std::thread::sleep(std::time::Duration::from_millis(5));
+            }
+            other => return other,
+        }
+    }
+    fs::remove_dir(group)
+}
+
+/// Makes a group, and says whether it is there; where nothing was asked of it, it is fine if that cannot be done.
+fn make_group(group: &Path, needed: bool) -> Result<bool> {
+    match fs::create_dir_all(group) {
+        Ok(()) => Ok(true),
+        Err(e) if needed && rustix::process::geteuid().is_root() => {
+            fail!("making the cgroup {}: {e}", group.display());
+        }
+        Err(e) => {
+            tracing::debug!("no cgroup {}: {e}", group.display());
+            Ok(false)
+        }
+    }
+}
+
+fn v1_paths(relative: &str, resources: &Resources) -> Result<Vec<PathBuf>> {
+    let own = own_groups();
+    let mut paths = Vec::new();
+    for controller in CONTROLLERS {
+        let mount = Path::new(MOUNT).join(controller);
+        let settings = v1_settings(controller, resources);
+        // A group that limits nothing is only worth having where it counts something.
+        if controller == "cpuset" && settings.is_empty() {
+            continue;
+        }
+        if !mount.join("cgroup.procs").exists() {
+            if settings.is_empty() {
+                continue;
+            }
+            fail!(
+                "the container has {controller} limits, and no {controller} cgroup is mounted at {}",
+                mount.display()
+            );
+        }
+        let below = match relative.strip_prefix('/') {
+            Some(absolute) => PathBuf::from(absolute.trim_start_matches('/')),
+            None => own.iter().find(|(names, _)| names.split(',').any(|n| n == controller)).map_or_else(
+                || PathBuf::from(relative),
+                |(_, path)| Path::new(path.trim_start_matches('/')).join(relative),
+            ),
+        };
+        paths.push(mount.join(below));
+    }
+    Ok(paths)
+}
+
+fn unified_path(relative: &str) -> PathBuf {
+    let mount = Path::new(MOUNT);
+    match relative.strip_prefix('/') {
+        Some(absolute) => mount.join(absolute.trim_start_matches('/')),
+        None => {
+            let own = own_groups();
+            let path = own.iter().find(|(names, _)| names.is_empty()).map_or("/", |(_, path)| path);
+            // A group with processes cannot hand controllers down: the container goes beside us, not below.
+            let parent = Path::new(path.trim_start_matches('/')).parent().unwrap_or(Path::new(""));
+            mount.join(parent).join(relative)
         }
     }
 }

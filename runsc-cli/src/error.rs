@@ -38,3 +38,24 @@ macro_rules! fail {
         return Err($crate::error::Error::new(format!($($arg)*)))
     };
 }
+
+/// Prints a line; ends the function with an error where nobody takes it.
+#[macro_export]
+macro_rules! say {
+    ($($arg:tt)*) => {
+        $crate::error::print_line(format_args!($($arg)*))?
+    };
+}
+
+/// Writes a line to standard output.
+pub fn print_line(line: fmt::Arguments<'_>) -> Result<()> {
+    use std::io::Write;
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{line}").and_then(|()| out.flush()).context("standard output")
+}
+
+/// Writes a line to standard error, where somebody may or may not read it.
+pub fn complain(line: fmt::Arguments<'_>) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stderr().lock(), "{line}");
+}

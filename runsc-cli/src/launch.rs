@@ -62,6 +62,11 @@ impl Plan<'_> {
         let rootfs = rootfs(&self.bundle, &self.spec)?;
         self.spec.log_ignored();
         let platform = Chosen::by_name(self.global.platform, &self.global.state_root())?;
+        // Known before it is made, so that whoever finds what a killed command left can take it away.
+        let cgroup = match self.global.ignore_cgroups {
+            true => Cgroup::default(),
+            false => Cgroup::plan(&self.id, &self.spec.linux.cgroups_path, &self.spec.linux.resources)?,
+        };
         let state = State {
             id: self.id.clone(),
             bundle: self.bundle.clone(),
@@ -72,10 +77,11 @@ impl Plan<'_> {
             gofer_start_time: 0,
             created: crate::log::rfc3339(std::time::SystemTime::now()),
             started: false,
+            complete: false,
             paused: false,
             transient: self.foreground,
             owner_uid: rustix::process::geteuid().as_raw(),
-            cgroup: Cgroup::default(),
+            cgroup,
             annotations: self.spec.annotations.clone(),
             hooks: self.spec.hooks.clone(),
         };
@@ -97,10 +103,7 @@ impl Plan<'_> {
         rootfs: PathBuf,
         platform: Chosen,
     ) -> Result<(Child, UnixStream)> {
-        let linux = &self.spec.linux;
-        if !self.global.ignore_cgroups {
-            container.state.cgroup = Cgroup::create(&self.id, &linux.cgroups_path, &linux.resources)?;
-        }
+        container.state.cgroup.make(&self.spec.linux.resources)?;
         let namespaces = namespaces(self.global, &self.spec);
         let maps = IdMaps::new(&self.spec)?;
         let listener = control::listen(&container.control_socket())?;
@@ -144,20 +147,20 @@ impl Plan<'_> {
                 .context("making the sandbox process")?;
         drop(joined);
 
-        let result = maps.write(child.pid).and_then(|()| {
+        container.state.pid = child.pid;
+        container.state.start_time = state::start_time(child.pid).unwrap_or(0);
+        // It goes no further than we tell it: were this process killed before the pid is written down, it would end.
+        let result = container.save().and_then(|()| maps.write(child.pid)).and_then(|()| {
             answer(&channel, &Request::Go, &child)?;
-            container.state.pid = child.pid;
-            container.state.start_time = state::start_time(child.pid).unwrap_or(0);
-            container.state.started = start_now;
-            container.save()?;
             let hooks = container.state.hooks.clone();
             hooks::run("prestart", &hooks.prestart, &container.state.to_oci())?;
             hooks::run("createRuntime", &hooks.create_runtime, &container.state.to_oci())?;
             if self.start && !start_now {
                 answer(&channel, &Request::Start, &child)?;
-                container.state.started = true;
-                container.save()?;
             }
+            container.state.started = self.start;
+            container.state.complete = true;
+            container.save()?;
             if self.start {
                 hooks::run_lenient("poststart", &hooks.poststart, &container.state.to_oci());
             }

@@ -10,7 +10,7 @@ use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Metadata, Subscriber, span};
 
 use crate::cli::{Global, LogFormat};
-use crate::error::{Context, Result};
+use crate::error::{Context, Result, complain};
 
 static LOG: OnceLock<Log> = OnceLock::new();
 
@@ -48,7 +48,7 @@ pub fn descriptors() -> Vec<i32> {
 
 /// Reports the error that ends this process.
 pub fn failure(message: &str) {
-    eprintln!("quicksand: {message}");
+    complain(format_args!("quicksand: {message}"));
     if let Some(log) = LOG.get() {
         log.to_file("error", message);
     }
@@ -100,7 +100,7 @@ impl Subscriber for Writer {
         if event.metadata().target() == "strace" {
             match &log.strace {
                 Some(file) => write_line(file, &(text + "\n")),
-                None => eprintln!("{text}"),
+                None => complain(format_args!("{text}")),
             }
             return;
         }
@@ -114,7 +114,7 @@ impl Subscriber for Writer {
         log.to_file(name, &text);
         // A log that nobody asked for stays quiet but for what a person must know.
         if log.file.is_none() && (level <= Level::ERROR || log.level >= Level::DEBUG) {
-            eprintln!("quicksand: {name}: {text}");
+            complain(format_args!("quicksand: {name}: {text}"));
         }
     }
 }

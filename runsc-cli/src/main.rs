@@ -35,7 +35,7 @@ fn main() -> ExitCode {
     let started_ns = timeline::now_ns();
     let cli = cli::parse();
     if let Err(e) = log::start(&cli.global) {
-        eprintln!("quicksand: {e}");
+        error::complain(format_args!("quicksand: {e}"));
         return ExitCode::from(FAILED);
     }
     match commands::run(cli, started_ns) {

@@ -3,19 +3,22 @@
 //! A container's status is computed, never stored: its sandbox process lives or not, and was started or not. Process ids
 //! are told from later ones that happen to be the same by their start time.
 //!
-//! Invariants: the directory exists exactly as long as the container does. What a killed `run` left behind (its sandbox
-//! dies with it) is removed by the next command that lists or needs the id.
+//! Invariants: the directory exists exactly as long as the container does. It gets its name when it is whole and locked, and
+//! loses it before anything in it is taken away, so that no command ever sees half of it. What a killed command left behind
+//! is removed by the next one that lists or needs the id: a container that was not finished, whatever a `run` made (its sandbox
+//! dies with it), and directories that are between names.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::FlockOperation;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
 
 use crate::cgroup::Cgroup;
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Result};
 use crate::fail;
 use crate::spec::{Hooks, OCI_VERSION};
 
@@ -36,6 +39,9 @@ pub struct State {
     /// RFC 3339.
     pub created: String,
     pub started: bool,
+    /// All that makes a container has been done.
+    #[serde(default)]
+    pub complete: bool,
     #[serde(default)]
     pub paused: bool,
     /// Owned by a `run` that waits for it: gone when that is.
@@ -74,23 +80,26 @@ impl State {
         match (self.pid, self.started) {
             (0, _) => Status::Creating,
             _ if start_time(self.pid) != Some(self.start_time) => Status::Stopped,
+            _ if !self.complete => Status::Creating,
             (_, false) => Status::Created,
             (_, true) if self.paused => Status::Paused,
             (_, true) => Status::Running,
         }
     }
-    /// Ends the gofer process, which would end by itself now that its sandbox has, and waits until it has gone.
-    fn end_gofer(&self) {
-        use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
-        let Some(pid) = Pid::from_raw(self.gofer_pid) else { return };
-        let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty()) else { return };
-        // Only now is it sure which process the descriptor is of.
-        if start_time(self.gofer_pid) != Some(self.gofer_start_time) {
-            return;
-        }
-        if pidfd_send_signal(&pidfd, Signal::KILL).is_ok() {
-            let mut fds = [rustix::event::PollFd::new(&pidfd, rustix::event::PollFlags::IN)];
-            while let Err(rustix::io::Errno::INTR) = rustix::event::poll(&mut fds, None) {}
+    /// Kills what is left of the container's processes and waits until they have gone. The gofer would end by itself now that
+    /// its sandbox has.
+    fn end_processes(&self) {
+        for (pid, started) in [(self.pid, self.start_time), (self.gofer_pid, self.gofer_start_time)] {
+            let Some(process) = Pid::from_raw(pid) else { continue };
+            let Ok(pidfd) = pidfd_open(process, PidfdFlags::empty()) else { continue };
+            // Only now is it sure which process the descriptor is of. One that counts as ended may still have threads that end.
+            if stat_of(pid).map(|(_, time)| time) != Some(started) {
+                continue;
+            }
+            if pidfd_send_signal(&pidfd, Signal::KILL).is_ok() {
+                let mut fds = [rustix::event::PollFd::new(&pidfd, rustix::event::PollFlags::IN)];
+                while let Err(rustix::io::Errno::INTR) = rustix::event::poll(&mut fds, None) {}
+            }
         }
     }
     /// What `state` prints and hooks get.
@@ -138,39 +147,42 @@ impl Container {
         builder.mode(0o711);
         builder.recursive(true).create(root).context(format!("making {}", root.display()))?;
         let dir = root.join(&state.id);
-        let make = || {
+        loop {
+            let new = nameless(root);
             let mut builder = fs::DirBuilder::new();
-            builder.mode(0o700).create(&dir)
-        };
-        let made = match make() {
-            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {
-                remove_if_stale(root, &state.id);
-                make()
+            builder.mode(0o700).create(&new).context(format!("making {}", new.display()))?;
+            // Another command may have taken it for a left-over.
+            let Some(lock) = open_lock(&new)? else { continue };
+            let mut container = Container { dir: new, state: state.clone(), lock };
+            if let Err(e) = container.save() {
+                let _ = fs::remove_dir_all(&container.dir);
+                return Err(e);
             }
-            other => other,
-        };
-        made.map_err(|e| match e.kind() {
-            std::io::ErrorKind::AlreadyExists => {
-                Error::new(format!("container {:?} exists already", state.id))
+            let mut named = fs::rename(&container.dir, &dir);
+            if named.is_err() {
+                remove_if_stale(root, &container.state.id);
+                named = fs::rename(&container.dir, &dir);
             }
-            _ => Error::new(format!("making {}: {e}", dir.display())),
-        })?;
-        let lock = open_lock(&dir)?;
-        let container = Container { dir, state, lock };
-        if let Err(e) = container.save() {
+            let Err(e) = named else {
+                container.dir = dir;
+                return Ok(container);
+            };
             let _ = fs::remove_dir_all(&container.dir);
-            return Err(e);
+            let taken = [rustix::io::Errno::NOTEMPTY, rustix::io::Errno::EXIST];
+            if taken.iter().any(|errno| Some(errno.raw_os_error()) == e.raw_os_error()) {
+                fail!("container {:?} exists already", container.state.id);
+            }
+            fail!("making {}: {e}", dir.display());
         }
-        Ok(container)
     }
 
     /// An existing container, locked.
     pub fn open(root: &Path, id: &str) -> Result<Container> {
         check_id(id)?;
         let dir = root.join(id);
-        let missing = || Error::new(format!("container {id:?} does not exist"));
-        let lock = open_lock(&dir).map_err(|_| missing())?;
-        let text = fs::read(dir.join("state.json")).map_err(|_| missing())?;
+        let Some(lock) = open_lock(&dir)? else { fail!("container {id:?} does not exist") };
+        let text = fs::read(dir.join("state.json"));
+        let text = text.context(format!("container {id:?}: state.json"))?;
         let state = crate::spec::parse_json(&text, "state.json")?;
         Ok(Container { dir, state, lock })
     }
@@ -197,43 +209,98 @@ impl Container {
         self.dir.join("control.sock")
     }
 
-    /// Removes the directory, and the cgroup. The sandbox process has ended.
+    /// Removes the directory, and the cgroup. The sandbox process has been told to end, at least.
     pub fn remove(self) -> Result<()> {
-        self.state.end_gofer();
+        self.state.end_processes();
         self.state.cgroup.remove();
-        fs::remove_dir_all(&self.dir).context(format!("removing {}", self.dir.display()))
+        remove_directory(&self.dir).context(format!("removing {}", self.dir.display()))
     }
 }
 
-fn open_lock(dir: &Path) -> Result<File> {
-    let file = File::open(dir).context(dir.display())?;
-    rustix::fs::flock(&file, FlockOperation::LockExclusive).context(format!("locking {}", dir.display()))?;
-    Ok(file)
+/// What is known of a container, without waiting for commands that change it.
+pub fn read(root: &Path, id: &str) -> Result<State> {
+    check_id(id)?;
+    remove_if_stale(root, id);
+    let text = match fs::read(root.join(id).join("state.json")) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => fail!("container {id:?} does not exist"),
+        other => other.context(format!("container {id:?}: state.json"))?,
+    };
+    crate::spec::parse_json(&text, "state.json")
+}
+
+/// The control socket of a container.
+pub fn control_socket(root: &Path, id: &str) -> PathBuf {
+    root.join(id).join("control.sock")
+}
+
+/// Removes a container that nothing can be known of.
+pub fn remove_unreadable(root: &Path, id: &str) -> Result<()> {
+    check_id(id)?;
+    let dir = root.join(id);
+    let Some(_lock) = open_lock(&dir)? else { return Ok(()) };
+    tracing::warn!("container {id:?}: its state cannot be read; processes and cgroups of it may be left");
+    remove_directory(&dir).context(format!("removing {}", dir.display()))
+}
+
+/// A name below `root` that no id has.
+fn nameless(root: &Path) -> PathBuf {
+    static NEXT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+    let n = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    root.join(format!("{NAMELESS}{}-{n}", std::process::id()))
+}
+
+/// What the names of directories without an id begin with.
+const NAMELESS: char = '~';
+
+/// Frees the name at once, whenever this process is killed.
+fn remove_directory(dir: &Path) -> std::io::Result<()> {
+    let gone = dir.parent().map(nameless).unwrap_or_else(|| dir.to_owned());
+    fs::rename(dir, &gone)?;
+    fs::remove_dir_all(&gone)
+}
+
+/// The directory, locked; `None` where there is none (any more).
+fn open_lock(dir: &Path) -> Result<Option<File>> {
+    lock(dir, FlockOperation::LockExclusive).context(format!("locking {}", dir.display()))
+}
+
+fn lock(dir: &Path, how: FlockOperation) -> std::io::Result<Option<File>> {
+    loop {
+        let file = match File::open(dir) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            other => other?,
+        };
+        rustix::fs::flock(&file, how)?;
+        // Who waited for the lock may have got that of a directory that is gone.
+        let identity = |meta: fs::Metadata| (meta.dev(), meta.ino());
+        if fs::metadata(dir).is_ok_and(|now| file.metadata().is_ok_and(|own| identity(now) == identity(own)))
+        {
+            return Ok(Some(file));
+        }
+    }
 }
 
 /// Removes what a killed command left of `id`: a transient container whose sandbox is gone, or one that was never
 /// finished and that nobody holds.
 pub fn remove_if_stale(root: &Path, id: &str) {
     let dir = root.join(id);
-    let Ok(file) = File::open(&dir) else { return };
     // Whoever is at work on it holds the lock.
-    if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+    let Ok(Some(_lock)) = lock(&dir, FlockOperation::NonBlockingLockExclusive) else { return };
+    if id.starts_with(NAMELESS) {
+        let _ = fs::remove_dir_all(&dir);
         return;
     }
     let state = fs::read(dir.join("state.json")).ok();
-    let state = state.and_then(|text| serde_json::from_slice::<State>(&text).ok());
-    match state {
-        Some(state) => {
-            let gone = matches!(state.status(), Status::Stopped | Status::Creating);
-            if gone && (state.transient || state.pid == 0) {
-                state.end_gofer();
-                state.cgroup.remove();
-                let _ = fs::remove_dir_all(&dir);
-            }
-        }
-        None => {
-            let _ = fs::remove_dir_all(&dir);
-        }
+    let Some(state) = state.and_then(|text| serde_json::from_slice::<State>(&text).ok()) else { return };
+    let stale = match state.status() {
+        Status::Creating => true,
+        Status::Stopped => state.transient || !state.complete,
+        _ => false,
+    };
+    if stale {
+        state.end_processes();
+        state.cgroup.remove();
+        let _ = remove_directory(&dir);
     }
 }
 
@@ -248,6 +315,9 @@ pub fn list(root: &Path) -> Result<Vec<State>> {
     let mut states = Vec::new();
     for id in ids {
         remove_if_stale(root, &id);
+        if check_id(&id).is_err() {
+            continue;
+        }
         if let Ok(text) = fs::read(root.join(&id).join("state.json"))
             && let Ok(state) = serde_json::from_slice(&text)
         {
@@ -259,13 +329,16 @@ pub fn list(root: &Path) -> Result<Vec<State>> {
 
 /// When a process started, in clock ticks after boot; `None` where there is no such process, or it is a zombie.
 pub fn start_time(pid: i32) -> Option<u64> {
+    let (state, time) = stat_of(pid)?;
+    (state != "Z" && state != "X").then_some(time)
+}
+
+/// State and start time of a process, as `/proc/PID/stat` has them.
+fn stat_of(pid: i32) -> Option<(String, u64)> {
     let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
     let after = stat.iter().rposition(|b| *b == b')')?;
     let text = String::from_utf8_lossy(&stat[after + 1..]).into_owned();
     let mut fields = text.split_ascii_whitespace();
-    let state = fields.next()?;
-    if state == "Z" || state == "X" {
-        return None;
-    }
-    fields.nth(18)?.parse().ok()
+    let state = fields.next()?.to_owned();
+    Some((state, fields.nth(18)?.parse().ok()?))
 }

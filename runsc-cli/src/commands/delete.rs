@@ -7,7 +7,7 @@ use crate::cli::{DeleteArgs, Global};
 use crate::error::Result;
 use crate::fail;
 use crate::hooks;
-use crate::state::{Container, Status, check_id};
+use crate::state::{self, Container, Status, check_id};
 
 pub fn run(global: &Global, args: &DeleteArgs) -> Result<u8> {
     for id in &args.ids {
@@ -19,10 +19,14 @@ pub fn run(global: &Global, args: &DeleteArgs) -> Result<u8> {
 fn delete(global: &Global, id: &str, force: bool) -> Result<()> {
     let root = global.state_root();
     check_id(id)?;
+    state::remove_if_stale(&root, id);
     if force && !root.join(id).exists() {
         return Ok(());
     }
-    let container = Container::open(&root, id)?;
+    let container = match Container::open(&root, id) {
+        Err(_) if force => return state::remove_unreadable(&root, id),
+        other => other?,
+    };
     match container.state.status() {
         Status::Stopped => {}
         Status::Running | Status::Paused | Status::Creating if !force => {
@@ -39,7 +43,7 @@ fn delete(global: &Global, id: &str, force: bool) -> Result<()> {
 
 /// Kills the sandbox and waits until it has gone.
 fn end(container: &Container) -> Result<()> {
-    if let Some(pidfd) = kill_sandbox(container)? {
+    if let Some(pidfd) = kill_sandbox(&container.state)? {
         let mut fds = [PollFd::new(&pidfd, PollFlags::IN)];
         while let Err(rustix::io::Errno::INTR) = poll(&mut fds, None) {}
     }

@@ -37,7 +37,7 @@ pub fn run(global: &Global, args: &DoctorArgs) -> Result<u8> {
     let findings =
         [kernel(), kvm(), systrap, userfaultfd(), user_namespaces(), cgroups(), rights(), descriptors()];
     match args.format {
-        DoctorFormat::Json => println!("{}", serde_json::to_string_pretty(&findings).context("doctor")?),
+        DoctorFormat::Json => crate::say!("{}", serde_json::to_string_pretty(&findings).context("doctor")?),
         DoctorFormat::Text => {
             for f in &findings {
                 let mark = match f.verdict {
@@ -45,9 +45,9 @@ pub fn run(global: &Global, args: &DoctorArgs) -> Result<u8> {
                     Verdict::Limited => "limited",
                     Verdict::Missing => "MISSING",
                 };
-                println!("{:8} {:16} {}", mark, f.name, f.found);
+                crate::say!("{:8} {:16} {}", mark, f.name, f.found);
                 if let Some(advice) = &f.advice {
-                    println!("{:8} {:16} -> {advice}", "", "");
+                    crate::say!("{:8} {:16} -> {advice}", "", "");
                 }
             }
         }

@@ -4,9 +4,10 @@ use crate::error::{Context, Result};
 use crate::spec::{CAPABILITIES, OCI_VERSION};
 
 /// `runc`'s form: a name and version, then the spec's.
-pub fn version() {
-    println!("quicksand version {}", env!("CARGO_PKG_VERSION"));
-    println!("spec: {OCI_VERSION}");
+pub fn version() -> Result<()> {
+    crate::say!("quicksand version {}", env!("CARGO_PKG_VERSION"));
+    crate::say!("spec: {OCI_VERSION}");
+    Ok(())
 }
 
 pub fn run() -> Result<u8> {
@@ -30,6 +31,6 @@ pub fn run() -> Result<u8> {
         },
         "annotations": { "dev.quicksand.version": env!("CARGO_PKG_VERSION") },
     });
-    println!("{}", serde_json::to_string_pretty(&value).context("features")?);
+    crate::say!("{}", serde_json::to_string_pretty(&value).context("features")?);
     Ok(0)
 }

@@ -5,18 +5,19 @@ use crate::cli::{Global, KillArgs};
 use crate::control::{self, Request, Target};
 use crate::error::{Context, Result};
 use crate::fail;
-use crate::state::{Container, Status};
+use crate::state::{self, State, Status};
 
 pub fn run(global: &Global, args: &KillArgs) -> Result<u8> {
-    let container = Container::open(&global.state_root(), &args.id)?;
-    container.unlock();
+    // A command that is at work on it, or a hook that hangs, is not waited for.
+    let root = global.state_root();
+    let state = state::read(&root, &args.id)?;
     let signal = signals::parse(&args.signal)?;
-    if container.state.status() == Status::Stopped {
+    if state.status() == Status::Stopped {
         // As runc words it: engines look for "not running".
         fail!("container {:?} is not running", args.id);
     }
     if signal == libc::SIGKILL && args.pid.is_none() {
-        kill_sandbox(&container)?;
+        kill_sandbox(&state)?;
         return Ok(0);
     }
     let target = match args.pid {
@@ -24,21 +25,21 @@ pub fn run(global: &Global, args: &KillArgs) -> Result<u8> {
         None if args.all => Target::All,
         None => Target::Own,
     };
-    control::call(&container.control_socket(), &Request::Signal { signal, target })?.done()?;
+    control::call(&state::control_socket(&root, &args.id), &Request::Signal { signal, target })?.done()?;
     Ok(0)
 }
 
 /// Ends a sandbox without asking it. Every process in it goes with the first of its pid namespace.
-pub fn kill_sandbox(container: &Container) -> Result<Option<std::os::fd::OwnedFd>> {
+pub fn kill_sandbox(state: &State) -> Result<Option<std::os::fd::OwnedFd>> {
     use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
-    let Some(pid) = Pid::from_raw(container.state.pid) else { return Ok(None) };
+    let Some(pid) = Pid::from_raw(state.pid) else { return Ok(None) };
     let pidfd = match pidfd_open(pid, PidfdFlags::empty()) {
         Ok(pidfd) => pidfd,
         Err(rustix::io::Errno::SRCH) => return Ok(None),
-        Err(e) => fail!("the sandbox process {}: {e}", container.state.pid),
+        Err(e) => fail!("the sandbox process {}: {e}", state.pid),
     };
     // Only now is it sure which process the descriptor is of.
-    if container.state.status() == Status::Stopped {
+    if state.status() == Status::Stopped {
         return Ok(None);
     }
     match pidfd_send_signal(&pidfd, Signal::KILL) {

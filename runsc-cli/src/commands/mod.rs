@@ -27,8 +27,7 @@ use crate::fail;
 pub fn run(cli: Cli, started_ns: u64) -> Result<u8> {
     let global = &cli.global;
     if global.version {
-        features::version();
-        return Ok(0);
+        return features::version().map(|()| 0);
     }
     let Some(command) = cli.command else {
         fail!("a command is missing; `quicksand --help` lists them");

@@ -4,15 +4,14 @@ use crate::cli::{Global, ListFormat, PsArgs};
 use crate::control::{self, Request, Response};
 use crate::error::{Context, Result};
 use crate::fail;
-use crate::state::{Container, Status};
+use crate::state::{self, Status};
 
 pub fn run(global: &Global, args: &PsArgs) -> Result<u8> {
-    let container = Container::open(&global.state_root(), &args.id)?;
-    container.unlock();
-    if container.state.status() == Status::Stopped {
+    let root = global.state_root();
+    if state::read(&root, &args.id)?.status() == Status::Stopped {
         fail!("container {:?} is not running", args.id);
     }
-    let processes = match control::call(&container.control_socket(), &Request::Processes)? {
+    let processes = match control::call(&state::control_socket(&root, &args.id), &Request::Processes)? {
         Response::Processes(processes) => processes,
         Response::Failed(message) => fail!("{message}"),
         other => fail!("the sandbox answered {other:?}"),
@@ -20,12 +19,12 @@ pub fn run(global: &Global, args: &PsArgs) -> Result<u8> {
     match args.format {
         ListFormat::Json => {
             let pids: Vec<i32> = processes.iter().map(|p| p.pid).collect();
-            println!("{}", serde_json::to_string(&pids).context("ps")?);
+            crate::say!("{}", serde_json::to_string(&pids).context("ps")?);
         }
         ListFormat::Table => {
-            println!("{:>7} {:>7} {:>7} {:>7}  COMMAND", "UID", "PID", "PPID", "THREADS");
+            crate::say!("{:>7} {:>7} {:>7} {:>7}  COMMAND", "UID", "PID", "PPID", "THREADS");
             for p in processes {
-                println!("{:>7} {:>7} {:>7} {:>7}  {}", p.uid, p.pid, p.ppid, p.threads, p.command);
+                crate::say!("{:>7} {:>7} {:>7} {:>7}  {}", p.uid, p.pid, p.ppid, p.threads, p.command);
             }
         }
     }

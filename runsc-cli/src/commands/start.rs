@@ -1,7 +1,7 @@
 //! `start`: runs the program of a created container.
 
 use crate::cli::Global;
-use crate::control::{self, Request};
+use crate::control::{self, Request, Response};
 use crate::error::Result;
 use crate::fail;
 use crate::hooks;
@@ -13,9 +13,15 @@ pub fn run(global: &Global, id: &str) -> Result<u8> {
         Status::Created => {}
         status => fail!("container {id:?} is {}, and cannot be started", status.name()),
     }
-    control::call(&container.control_socket(), &Request::Start)?.done()?;
+    // First what may fail without harm.
     container.state.started = true;
     container.save()?;
+    let started = control::call(&container.control_socket(), &Request::Start).and_then(Response::done);
+    if let Err(e) = started {
+        container.state.started = false;
+        container.save()?;
+        return Err(e);
+    }
     hooks::run_lenient("poststart", &container.state.hooks.poststart, &container.state.to_oci());
     Ok(0)
 }

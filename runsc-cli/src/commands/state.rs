@@ -2,12 +2,10 @@
 
 use crate::cli::Global;
 use crate::error::{Context, Result};
-use crate::state::{Container, remove_if_stale};
+use crate::state;
 
 pub fn run(global: &Global, id: &str) -> Result<u8> {
-    let root = global.state_root();
-    remove_if_stale(&root, id);
-    let container = Container::open(&root, id)?;
-    println!("{}", serde_json::to_string_pretty(&container.state.to_oci()).context("state")?);
+    let state = state::read(&global.state_root(), id)?;
+    crate::say!("{}", serde_json::to_string_pretty(&state.to_oci()).context("state")?);
     Ok(0)
 }

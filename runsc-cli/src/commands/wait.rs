@@ -4,15 +4,14 @@ use crate::cli::Global;
 use crate::control::{self, Request, Response};
 use crate::error::Result;
 use crate::fail;
-use crate::state::{Container, Status};
+use crate::state::{self, Status};
 
 pub fn run(global: &Global, id: &str) -> Result<u8> {
-    let container = Container::open(&global.state_root(), id)?;
-    container.unlock();
-    if container.state.status() == Status::Stopped {
+    let root = global.state_root();
+    if state::read(&root, id)?.status() == Status::Stopped {
         fail!("container {id:?} has stopped already");
     }
-    match control::call(&container.control_socket(), &Request::Wait)? {
+    match control::call(&state::control_socket(&root, id), &Request::Wait)? {
         Response::Exited(code) => Ok(code),
         Response::Failed(message) => fail!("{message}"),
         other => fail!("the sandbox answered {other:?}"),

@@ -25,6 +25,12 @@ const FORWARDED: [i32; 8] = [
     libc::SIGWINCH,
 ];
 
+/// The most control connections at a time. Each has a thread; an `exec` keeps its own for as long as its process runs.
+const MOST_CONNECTIONS: usize = 512;
+
+/// How long a client may take to say what it wants, and to take an answer.
+const CLIENT_LIMIT: Duration = Duration::from_secs(10);
+
 /// Takes the guest's signals. Called before any other thread is started.
 pub fn take_signals() -> Result<SignalFd> {
     SignalFd::new(&FORWARDED).context("signals")
@@ -71,6 +77,7 @@ pub fn serve(
     signals: SignalFd,
 ) -> Result<u8> {
     let pending = Arc::new(Pending::default());
+    let connections = Arc::new(());
     let (ended, end) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).context("a pipe")?;
     sandbox.close_at_end(end); // the loop below sees it close
 
@@ -87,8 +94,13 @@ pub fn serve(
             }
         }
         if on_connection && let Ok((connection, _)) = listener.accept() {
-            let (sandbox, pending) = (sandbox.clone(), pending.clone());
+            // Beyond the limit, the client sees its connection close.
+            if Arc::strong_count(&connections) > MOST_CONNECTIONS {
+                continue;
+            }
+            let (sandbox, pending, counted) = (sandbox.clone(), pending.clone(), connections.clone());
             let handle = move || {
+                let _counted = counted;
                 if let Err(e) = handle(&sandbox, &connection, &pending) {
                     tracing::debug!("control connection: {e}");
                 }
@@ -159,7 +171,20 @@ fn answer(result: Result<Response>) -> Response {
 
 /// One control connection.
 fn handle(sandbox: &Arc<Sandbox>, connection: &UnixStream, pending: &Arc<Pending>) -> Result<()> {
-    let Some((request, fds)) = control::receive::<Request>(connection)? else { return Ok(()) };
+    connection.set_write_timeout(Some(CLIENT_LIMIT)).context("a connection")?;
+    connection.set_read_timeout(Some(CLIENT_LIMIT)).context("a connection")?;
+    let received = control::receive::<Request>(connection);
+    let (request, fds) = match received {
+        Ok(Some(received)) => received,
+        Ok(None) => return Ok(()),
+        Err(e) => {
+            // It may still be told, unless it has gone.
+            let _ = control::send(connection, &Response::Failed(e.to_string()), &[]);
+            return Err(e);
+        }
+    };
+    // From here on it may be silent for as long as it likes.
+    connection.set_read_timeout(None).context("a connection")?;
     let response = match request {
         Request::Go => Response::Failed("the sandbox has been launched".into()),
         Request::Start => start(sandbox),

@@ -81,3 +81,10 @@ pub fn unblock_all() -> Result<(), Errno> {
         error => Err(Errno::from_raw(error)),
     }
 }
+
+/// Ignores a signal, in this process and those that it forks.
+pub fn ignore(signal: i32) -> Result<(), Errno> {
+    // SAFETY: no handler is installed, so no code of ours will run in one.
+    let before = unsafe { libc::signal(signal, libc::SIG_IGN) };
+    if before == libc::SIG_ERR { Err(Errno::from(std::io::Error::last_os_error())) } else { Ok(()) }
+}

@@ -69,7 +69,7 @@ impl Cgroup {
         if relative.contains('\0') {
             fail!("config.json: linux.cgroupsPath: holds a NUL byte");
         }
-        if relative.split('/').all(str::is_empty) {
+        if !Path::new(&relative).components().any(|c| matches!(c, Component::Normal(_))) {
             fail!("config.json: linux.cgroupsPath: {path:?} names no group below the root");
         }
         if let Some(name) =

@@ -9,8 +9,16 @@ pub struct Error(String);
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
+    /// A message that quotes what somebody else wrote may be of any length: its middle goes.
     pub fn new(message: impl Into<String>) -> Error {
-        Error(message.into())
+        const MOST: usize = 2000;
+        let mut message = message.into();
+        if message.len() > MOST {
+            let head = message.floor_char_boundary(MOST / 2);
+            let tail = message.ceil_char_boundary(message.len() - MOST / 2);
+            message.replace_range(head..tail, " [...] ");
+        }
+        Error(message)
     }
 }
 
@@ -27,7 +35,7 @@ pub trait Context<T> {
 
 impl<T, E: fmt::Display> Context<T> for std::result::Result<T, E> {
     fn context(self, doing: impl fmt::Display) -> Result<T> {
-        self.map_err(|e| Error(format!("{doing}: {e}")))
+        self.map_err(|e| Error::new(format!("{doing}: {e}")))
     }
 }
 

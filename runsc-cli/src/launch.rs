@@ -266,7 +266,8 @@ impl JoinedNetwork {
         let doing = format!("joining the network namespace {path}");
         let open = |path: &str| {
             use rustix::fs::{Mode, OFlags};
-            rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+            // What is no namespace at all must not hold us here.
+            rustix::fs::open(path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())
         };
         let own = open("/proc/self/ns/net").context(&doing)?;
         let target = open(path).context(&doing)?;

@@ -33,6 +33,8 @@ const FAILED: u8 = 128;
 
 fn main() -> ExitCode {
     let started_ns = timeline::now_ns();
+    // A file that may not grow is an error (EFBIG), not the end: neither for a command nor for a guest's files.
+    let _ = quicksand_host::signal::ignore(libc::SIGXFSZ);
     let cli = cli::parse();
     if let Err(e) = log::start(&cli.global) {
         error::complain(format_args!("quicksand: {e}"));

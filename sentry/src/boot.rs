@@ -259,26 +259,34 @@ fn open_source(source: RootSource, exclusive: bool) -> Result<Arc<Inode>, Errno>
 
 /// The place of a mount; what is missing on the way is made, as container runtimes do.
 fn mount_point(root: &Path, destination: &[u8], kind: FileKind) -> Result<Path, Errno> {
-    let mut at = root.clone();
     let names: Vec<&[u8]> =
         destination.split(|b| *b == b'/').filter(|n| !n.is_empty() && *n != b".").collect();
-    for (i, name) in names.iter().enumerate() {
-        if *name == b".." {
-            return Err(Errno::EINVAL);
-        }
-        let so_far = names[..=i].join(&b'/');
-        at = match lookup_in(root, &so_far, WalkFlags::FOLLOW) {
+    if names.contains(&&b".."[..]) {
+        return Err(Errno::EINVAL);
+    }
+    // The longest part of the way that is there. Most often that is all of it.
+    let mut there = names.len();
+    let mut at = loop {
+        match lookup_in(root, &names[..there].join(&b'/'), WalkFlags::FOLLOW) {
+            Err(Errno::ENOENT) if there > 1 => there -= 1,
             Err(Errno::ENOENT) => {
-                let last = i + 1 == names.len();
-                let node =
-                    if last && kind != FileKind::Directory { NewNode::Regular } else { NewNode::Directory };
-                let owner = Owner { uid: 0, gid: 0, perm: 0o755 };
-                let dir = &at.dentry.inode;
-                dir.ops.create(dir, name, node, owner)?;
-                lookup_in(root, &so_far, WalkFlags::FOLLOW)?
+                there = 0;
+                break root.clone();
             }
-            found => found?,
-        };
+            found => break found?,
+        }
+    };
+    for (i, name) in names.iter().enumerate().skip(there) {
+        let last = i + 1 == names.len();
+        let node = if last && kind != FileKind::Directory { NewNode::Regular } else { NewNode::Directory };
+        let owner = Owner { uid: 0, gid: 0, perm: 0o755 };
+        let dir = &at.dentry.inode;
+        if !dir.is_dir() {
+            return Err(Errno::ENOTDIR);
+        }
+        dir.ops.create(dir, name, node, owner)?;
+        // It has just been made, and leads nowhere else.
+        at = lookup_in(&at, name, WalkFlags::FOLLOW)?;
     }
     Ok(at)
 }

@@ -137,13 +137,15 @@ impl Sandbox {
 
     /// Runs the container's own process.
     pub fn start(&self) -> Result<()> {
-        let config = match std::mem::replace(&mut *self.phase(), Phase::Starting) {
+        let mut phase = self.phase();
+        let config = match std::mem::replace(&mut *phase, Phase::Starting) {
             Phase::Waiting(config) => config,
             other => {
-                *self.phase() = other;
+                *phase = other;
                 fail!("the container has been started already");
             }
         };
+        drop(phase);
         match self.container.start(*config) {
             Ok(started) => {
                 self.set_phase(Phase::Running(Process(started)));

@@ -30,6 +30,9 @@ impl Spec {
                 ));
             }
             no_nul(&field("destination"), &mount.destination)?;
+            if mount.destination.len() >= PATH_MAX {
+                return Err(bad(&field("destination"), format!("is longer than {PATH_MAX} bytes")));
+            }
             no_nul(&field("source"), &mount.source)?;
         }
         for (i, namespace) in self.linux.namespaces.iter().enumerate() {
@@ -37,6 +40,24 @@ impl Spec {
             if !known.contains(&namespace.kind.as_str()) {
                 let what = format!("{:?} is no kind of namespace", namespace.kind);
                 return Err(bad(&format!("linux.namespaces[{i}].type"), what));
+            }
+        }
+        let hooks = &self.hooks;
+        let kinds = [
+            ("prestart", &hooks.prestart),
+            ("createRuntime", &hooks.create_runtime),
+            ("poststart", &hooks.poststart),
+            ("poststop", &hooks.poststop),
+        ];
+        for (kind, list) in kinds {
+            for (i, hook) in list.iter().enumerate() {
+                if !hook.path.starts_with('/') {
+                    let what = format!("{:?} is not an absolute path", hook.path);
+                    return Err(bad(&format!("hooks.{kind}[{i}].path"), what));
+                }
+                for text in [&hook.path].into_iter().chain(&hook.args).chain(&hook.env) {
+                    no_nul(&format!("hooks.{kind}[{i}]"), text)?;
+                }
             }
         }
         if self.hostname.len() > 64 {
@@ -99,6 +120,9 @@ impl Process {
         Ok(())
     }
 }
+
+/// The longest path of Linux, with the NUL at its end.
+const PATH_MAX: usize = 4096;
 
 fn no_nul(field: &str, text: &str) -> Result<()> {
     match text.contains('\0') {

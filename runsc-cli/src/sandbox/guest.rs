@@ -206,15 +206,18 @@ impl Sandbox {
 
     /// Sends a signal; `own` is the process of the connection that asks.
     pub fn signal(&self, signal: i32, target: Target, own: Option<&Process>) -> Result<()> {
-        let init = match &*self.phase() {
+        let phase = self.phase();
+        let init = match &*phase {
             Phase::Running(init) => init.clone(),
             Phase::Starting => fail!("the container is starting"),
             Phase::Cancelled(_) => return Ok(()),
             Phase::Waiting(_) => {
                 // As with runc, whose process is there already, and has no handlers: what would kill that ends it.
-                return self.cancel(signal);
+                self.cancel(phase, signal);
+                return Ok(());
             }
         };
+        drop(phase);
         let process = own.unwrap_or(&init);
         let target = match target {
             Target::Own => SignalTarget::Pid(process.pid()),
@@ -235,13 +238,15 @@ impl Sandbox {
         self.container.signal(target, signal).context(format!("sending signal {signal}"))
     }
 
-    fn cancel(&self, signal: i32) -> Result<()> {
+    fn cancel(&self, mut phase: MutexGuard<'_, Phase>, signal: i32) {
         let harmless = [0, libc::SIGCHLD, libc::SIGCONT, libc::SIGURG, libc::SIGWINCH];
         let stops = [libc::SIGSTOP, libc::SIGTSTP, libc::SIGTTIN, libc::SIGTTOU];
         if !harmless.contains(&signal) && !stops.contains(&signal) {
-            self.set_phase(Phase::Cancelled(signal_code(signal)));
+            *phase = Phase::Cancelled(signal_code(signal));
+            self.pass_on_end(&phase);
+            drop(phase);
+            self.changed.notify_all();
         }
-        Ok(())
     }
 
     pub fn processes(&self) -> Vec<ProcessInfo> {
@@ -268,14 +273,12 @@ impl Sandbox {
 
     /// The exit code of the container's own process, which has ended.
     pub fn exit_code(&self) -> u8 {
-        match &*self.phase() {
-            Phase::Running(init) => {
-                let init = init.clone();
-                init.wait()
-            }
-            Phase::Cancelled(code) => *code,
-            Phase::Waiting(_) | Phase::Starting => crate::FAILED,
-        }
+        let init = match &*self.phase() {
+            Phase::Running(init) => init.clone(),
+            Phase::Cancelled(code) => return *code,
+            Phase::Waiting(_) | Phase::Starting => return crate::FAILED,
+        };
+        init.wait()
     }
 }
 

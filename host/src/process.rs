@@ -4,9 +4,6 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use quicksand_abi::Errno;
 
-/// `libc`'s constant of this name is too narrow for its value.
-const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
-
 /// Which side of a [`fork`] this is.
 #[derive(Debug)]
 pub enum Fork {

@@ -192,7 +192,6 @@ impl SystrapContext {
             }
         }
     }
-
 }
 
 /// Waits until the thread has stopped.

@@ -37,7 +37,12 @@ impl Process {
     pub(crate) fn new(pid: i32) -> io::Result<Process> {
         let raw = rustix::process::Pid::from_raw(pid).ok_or(io::ErrorKind::InvalidInput)?;
         let pidfd = rustix::process::pidfd_open(raw, rustix::process::PidfdFlags::empty())?;
-        Ok(Process { pid, pidfd: Arc::new(pidfd), ended: AtomicBool::default(), watched: AtomicBool::default() })
+        Ok(Process {
+            pid,
+            pidfd: Arc::new(pidfd),
+            ended: AtomicBool::default(),
+            watched: AtomicBool::default(),
+        })
     }
     /// Its number, which is no other process's while this lives.
     pub(crate) fn pid(&self) -> i32 {

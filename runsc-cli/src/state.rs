@@ -13,7 +13,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::FlockOperation;
+use rustix::fs::{CWD, FlockOperation, RenameFlags, renameat_with};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
 
@@ -190,10 +190,16 @@ impl Container {
     pub fn save(&self) -> Result<()> {
         let text = serde_json::to_vec(&self.state).context("state.json")?;
         let (new, path) = (self.dir.join("state.json.new"), self.dir.join("state.json"));
-        // A rename, so that a reader without the lock sees the old or the new one.
-        fs::write(&new, text)
-            .and_then(|()| fs::rename(&new, &path))
-            .context(format!("writing {}", path.display()))
+        let context = || format!("writing {}", path.display());
+        fs::write(&new, text).context(context())?;
+        // At once, so that a reader without the lock sees the old or the new one. An exchange rather than a replacement:
+        // some file systems write a file to the disk before it replaces another, and a state is short-lived.
+        match renameat_with(CWD, &new, CWD, &path, RenameFlags::EXCHANGE) {
+            Ok(()) => fs::remove_file(&new),
+            // There is no old one, or the file system cannot do it.
+            Err(_) => fs::rename(&new, &path),
+        }
+        .context(context())
     }
 
     /// Gives up the lock, for a command that goes on to wait.

@@ -50,6 +50,10 @@ pub fn send_master(socket: &Path, master: BorrowedFd<'_>) -> Result<()> {
     )
     .context(doing())?;
     let address = SocketAddrUnix::new(socket).context(doing())?;
+    // Whoever listens may have stopped to accept.
+    let limit = Some(std::time::Duration::from_secs(10));
+    rustix::net::sockopt::set_socket_timeout(&stream, rustix::net::sockopt::Timeout::Send, limit)
+        .context(doing())?;
     rustix::net::connect(&stream, &address).context(doing())?;
     let fds = [master];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];

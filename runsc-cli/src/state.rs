@@ -152,10 +152,17 @@ impl Container {
             let mut builder = fs::DirBuilder::new();
             builder.mode(0o700).create(&new).context(format!("making {}", new.display()))?;
             // Another command may have taken it for a left-over.
-            let Some(lock) = open_lock(&new)? else { continue };
+            let lock = match open_lock(&new) {
+                Ok(Some(lock)) => lock,
+                Ok(None) => continue,
+                Err(e) => {
+                    let _ = remove_files(&new);
+                    return Err(e);
+                }
+            };
             let mut container = Container { dir: new, state: state.clone(), lock };
             if let Err(e) = container.save() {
-                let _ = fs::remove_dir_all(&container.dir);
+                let _ = remove_files(&container.dir);
                 return Err(e);
             }
             let mut named = fs::rename(&container.dir, &dir);
@@ -167,7 +174,7 @@ impl Container {
                 container.dir = dir;
                 return Ok(container);
             };
-            let _ = fs::remove_dir_all(&container.dir);
+            let _ = remove_files(&container.dir);
             let taken = [rustix::io::Errno::NOTEMPTY, rustix::io::Errno::EXIST];
             if taken.iter().any(|errno| Some(errno.raw_os_error()) == e.raw_os_error()) {
                 fail!("container {:?} exists already", container.state.id);
@@ -181,7 +188,7 @@ impl Container {
         check_id(id)?;
         let dir = root.join(id);
         let Some(lock) = open_lock(&dir)? else { fail!("container {id:?} does not exist") };
-        let text = fs::read(dir.join("state.json"));
+        let text = fs::read(dir.join(STATE));
         let text = text.context(format!("container {id:?}: state.json"))?;
         let state = crate::spec::parse_json(&text, "state.json")?;
         Ok(Container { dir, state, lock })
@@ -189,7 +196,7 @@ impl Container {
 
     pub fn save(&self) -> Result<()> {
         let text = serde_json::to_vec(&self.state).context("state.json")?;
-        let (new, path) = (self.dir.join("state.json.new"), self.dir.join("state.json"));
+        let (new, path) = (self.dir.join(NEW_STATE), self.dir.join(STATE));
         let context = || format!("writing {}", path.display());
         fs::write(&new, text).context(context())?;
         // At once, so that a reader without the lock sees the old or the new one. An exchange rather than a replacement:
@@ -212,7 +219,7 @@ impl Container {
     }
 
     pub fn control_socket(&self) -> PathBuf {
-        self.dir.join("control.sock")
+        self.dir.join(SOCKET)
     }
 
     /// Removes the directory, and the cgroup. The sandbox process has been told to end, at least.
@@ -227,7 +234,7 @@ impl Container {
 pub fn read(root: &Path, id: &str) -> Result<State> {
     check_id(id)?;
     remove_if_stale(root, id);
-    let text = match fs::read(root.join(id).join("state.json")) {
+    let text = match fs::read(root.join(id).join(STATE)) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => fail!("container {id:?} does not exist"),
         other => other.context(format!("container {id:?}: state.json"))?,
     };
@@ -236,7 +243,7 @@ pub fn read(root: &Path, id: &str) -> Result<State> {
 
 /// The control socket of a container.
 pub fn control_socket(root: &Path, id: &str) -> PathBuf {
-    root.join(id).join("control.sock")
+    root.join(id).join(SOCKET)
 }
 
 /// Removes a container that nothing can be known of.
@@ -262,8 +269,21 @@ const NAMELESS: char = '~';
 fn remove_directory(dir: &Path) -> std::io::Result<()> {
     let gone = dir.parent().map(nameless).unwrap_or_else(|| dir.to_owned());
     fs::rename(dir, &gone)?;
-    fs::remove_dir_all(&gone)
+    remove_files(&gone)
 }
+
+/// Removes a directory with what we have put there. By name: that takes no descriptor, of which there may be none left.
+fn remove_files(dir: &Path) -> std::io::Result<()> {
+    for name in [STATE, NEW_STATE, SOCKET] {
+        // What cannot be removed shows next.
+        let _ = fs::remove_file(dir.join(name));
+    }
+    fs::remove_dir(dir).or_else(|_| fs::remove_dir_all(dir))
+}
+
+const STATE: &str = "state.json";
+const NEW_STATE: &str = "state.json.new";
+const SOCKET: &str = "control.sock";
 
 /// The directory, locked; `None` where there is none (any more).
 fn open_lock(dir: &Path) -> Result<Option<File>> {
@@ -293,10 +313,10 @@ pub fn remove_if_stale(root: &Path, id: &str) {
     // Whoever is at work on it holds the lock.
     let Ok(Some(_lock)) = lock(&dir, FlockOperation::NonBlockingLockExclusive) else { return };
     if id.starts_with(NAMELESS) {
-        let _ = fs::remove_dir_all(&dir);
+        let _ = remove_files(&dir);
         return;
     }
-    let state = fs::read(dir.join("state.json")).ok();
+    let state = fs::read(dir.join(STATE)).ok();
     let Some(state) = state.and_then(|text| serde_json::from_slice::<State>(&text).ok()) else { return };
     let stale = match state.status() {
         Status::Creating => true,
@@ -324,7 +344,7 @@ pub fn list(root: &Path) -> Result<Vec<State>> {
         if check_id(&id).is_err() {
             continue;
         }
-        if let Ok(text) = fs::read(root.join(&id).join("state.json"))
+        if let Ok(text) = fs::read(root.join(&id).join(STATE))
             && let Ok(state) = serde_json::from_slice(&text)
         {
             states.push(state);

@@ -185,6 +185,8 @@ fn handle(sandbox: &Arc<Sandbox>, connection: &UnixStream, pending: &Arc<Pending
     };
     // From here on it may be silent for as long as it likes.
     connection.set_read_timeout(None).context("a connection")?;
+    // The answer is sent even where it tells of what ends the sandbox.
+    let guard = pending.add();
     let response = match request {
         Request::Go => Response::Failed("the sandbox has been launched".into()),
         Request::Start => start(sandbox),
@@ -195,13 +197,15 @@ fn handle(sandbox: &Arc<Sandbox>, connection: &UnixStream, pending: &Arc<Pending
         Request::Resume => answer(sandbox.resume().map(|()| Response::Done)),
         Request::Processes => Response::Processes(sandbox.processes()),
         Request::Wait => {
-            let _pending = pending.add();
             sandbox.wait_init();
             return control::send(connection, &Response::Exited(sandbox.exit_code()), &[]);
         }
         Request::Exec { process, controls_terminal } => {
             match sandbox.exec(&process, fds, controls_terminal) {
-                Ok(process) => return follow(sandbox, connection, process, pending),
+                Ok(process) => {
+                    drop(guard); // it has one of its own
+                    return follow(sandbox, connection, process, pending);
+                }
                 Err(e) => Response::Failed(e.to_string()),
             }
         }

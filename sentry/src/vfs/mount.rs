@@ -4,8 +4,11 @@
 //! moment in which one of them is being changed under the namespace's `change` lock. `Dentry::mounted` counts the mounts
 //! on a dentry, so that a walk looks at `children` only where there is something to find.
 
+use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+
+use quicksand_abi::Errno;
 
 use super::dentry::Dentry;
 use crate::sync::{Level, Mutex, MutexGuard, RwLock};
@@ -69,10 +72,25 @@ pub struct Mount {
     expired: AtomicBool,
 }
 
+/// `fs.mount-max`: how many mounts a guest may bring about. Those that `pivot_root` and boot need come on top.
+const MOUNT_MAX: usize = 100_000;
+
+/// Mounts that there are.
+static LIVE: AtomicUsize = AtomicUsize::new(0);
+
+/// ENOSPC where there would be too many with `more`.
+pub fn check_room(more: usize) -> Result<(), Errno> {
+    match LIVE.load(Ordering::Relaxed).saturating_add(more) > MOUNT_MAX {
+        true => Err(Errno::ENOSPC),
+        false => Ok(()),
+    }
+}
+
 impl Mount {
     pub fn new(root: Arc<Dentry>, flags: MountFlags, source: &[u8], options: &[u8]) -> Arc<Mount> {
         static NEXT_ID: AtomicU64 = AtomicU64::new(20);
         root.inode.sb.get_mount();
+        LIVE.fetch_add(1, Ordering::Relaxed);
         Arc::new(Mount {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             root,
@@ -151,6 +169,7 @@ impl Mount {
 impl Drop for Mount {
     /// The last mount of a file system lets its cached names go: parents and children hold each other.
     fn drop(&mut self) {
+        LIVE.fetch_sub(1, Ordering::Relaxed);
         if self.root.inode.sb.put_mount() {
             let mut top = self.root.clone();
             while let Some(parent) = top.parent() {
@@ -346,13 +365,15 @@ pub type MountPairs = Vec<(Arc<Mount>, Arc<Mount>)>;
 /// Copies of a mount and everything below it, mounted on one another alike; the first pair is the top, not mounted yet.
 pub fn copy_tree(top: &Arc<Mount>) -> MountPairs {
     let mut pairs = MountPairs::new();
+    let mut copies = HashMap::new();
     for old in top.subtree() {
         let new = Mount::new(old.root.clone(), old.flags(), &old.source, &old.options);
         if let Some(place) = old.place()
-            && let Some((_, on)) = pairs.iter().find(|(o, _)| Arc::ptr_eq(o, &place.mount))
+            && let Some(on) = copies.get(&place.mount.id)
         {
-            new.attach(Path::new(on.clone(), place.dentry));
+            new.attach(Path::new(Arc::clone(on), place.dentry));
         }
+        copies.insert(old.id, new.clone());
         pairs.push((old, new));
     }
     pairs

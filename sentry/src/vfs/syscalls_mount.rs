@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use quicksand_abi::{Errno, UserAddr};
 
-use super::mount::{Mount, MountFlags, MountNamespace, Path, copy_tree};
+use super::mount::{Mount, MountFlags, MountNamespace, Path, check_room, copy_tree};
 use super::walk::{self, WalkFlags};
 use crate::fs::{proc, sys, tmpfs};
 use crate::syscalls::{Fd, SyscallResult};
@@ -107,6 +107,7 @@ fn make(
     data: &[u8],
     flags: MountFlags,
 ) -> Result<Arc<Mount>, Errno> {
+    check_room(1)?;
     match fs_type {
         b"tmpfs" | b"ramfs" => tmpfs::mount(source, data, flags),
         b"proc" => Ok(Mount::new(proc::new(&task.container().pids), flags, source, b"")),
@@ -159,6 +160,7 @@ fn source_path(task: &CurrentTask, source: Option<Vec<u8>>) -> Result<Path, Errn
 
 fn bind(task: &CurrentTask, source: Option<Vec<u8>>, target: Path, flags: u32) -> SyscallResult {
     let source = source_path(task, source)?;
+    check_room(if flags & MS_REC != 0 { source.mount.subtree().len() } else { 1 })?;
     let new = if flags & MS_REC != 0 && source.is_mount_root() {
         let pairs = copy_tree(&source.mount);
         pairs.into_iter().next().map(|(_, new)| new).ok_or(Errno::EINVAL)?

@@ -326,6 +326,7 @@ int main(int argc, char **argv) {
         // Files would add up to a full disk, which refuses everything.
         nftw("/tmp/fuzz", take_away, 8, FTW_DEPTH | FTW_PHYS | FTW_MOUNT);
     }
-    printf("survived %llu rounds, %llu calls\n", (unsigned long long)rounds, (unsigned long long)*calls);
+    // A round may have written to this stream too.
+    printf("\nsurvived %llu rounds, %llu calls\n", (unsigned long long)rounds, (unsigned long long)*calls);
     return 0;
 }

@@ -148,6 +148,19 @@ impl Runtime {
         Ok(())
     }
 
+    /// Where the runtime keeps its containers.
+    pub(super) fn state_folder(&self) -> &Path {
+        &self.state
+    }
+
+    /// The cgroups of a container at their default place.
+    pub(super) fn cgroups(&self, id: &str) -> Vec<PathBuf> {
+        let below = |parent: &Path| parent.join("quicksand").join(id);
+        let mount = Path::new("/sys/fs/cgroup");
+        let parents = fs::read_dir(mount).into_iter().flatten().flatten().map(|entry| entry.path());
+        parents.chain([mount.to_path_buf()]).map(|p| below(&p)).filter(|group| group.exists()).collect()
+    }
+
     /// Every process that runs our copy of the binary.
     pub(super) fn processes(&self) -> Vec<i32> {
         let pids = fs::read_dir("/proc").into_iter().flatten().flatten();
@@ -172,6 +185,9 @@ impl Runtime {
         }
         if let Some(entry) = fs::read_dir(&self.state).into_iter().flatten().flatten().next() {
             bail!("state is left over: {}", entry.path().display());
+        }
+        if let Some(cgroup) = self.cgroups("test").first() {
+            bail!("a cgroup is left over: {}", cgroup.display());
         }
         for cgroup in
             ["/sys/fs/cgroup", "/sys/fs/cgroup/pids", "/sys/fs/cgroup/memory", "/sys/fs/cgroup/unified"]

@@ -4,6 +4,8 @@ mod bad_input;
 mod console;
 mod container;
 mod engines;
+mod hostile;
+mod hostile_guest;
 mod lifecycle;
 mod python;
 mod scripts;
@@ -96,11 +98,12 @@ fn containers(sandbox: &Sandbox, filter: Option<&str>) -> Result<Tally> {
         println!("NOT RUN: containers with a spec of their own need root");
         return Ok(Tally::skipped());
     }
-    let checks: Vec<container::Check> = [lifecycle::CHECKS, bad_input::CHECKS, console::CHECKS]
-        .concat()
-        .into_iter()
-        .filter(|(name, _)| filter.is_none_or(|part| name.contains(part)))
-        .collect();
+    let checks: Vec<container::Check> =
+        [lifecycle::CHECKS, bad_input::CHECKS, hostile::CHECKS, hostile_guest::CHECKS, console::CHECKS]
+            .concat()
+            .into_iter()
+            .filter(|(name, _)| filter.is_none_or(|part| name.contains(part)))
+            .collect();
     let runtime = container::Runtime::new(sandbox)?;
     let tally = runtime.run(&checks);
     runtime.end()?;

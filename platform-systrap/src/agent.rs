@@ -208,7 +208,7 @@ impl Line {
                 // Nothing else is ever written there.
                 return Err(Failed::Ended);
             }
-            futex_wait(self.ack(), ack, None);
+            futex_wait(self.ack(), ack);
         }
     }
 }

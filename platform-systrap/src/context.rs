@@ -3,11 +3,11 @@
 //! The state word in the thread's area says whose turn it is. The Sentry makes it `GUEST` and waits until it is `EVENT`;
 //! the stub's thread does the reverse. Both look out for a moment before they sleep.
 //!
-//! A kick makes it `KICKED` and sends the signal. A guest that has blocked the signal (it can: `rt_sigreturn` loads any mask)
-//! would run on for ever; so whoever waits for a kicked thread does so for a limited time, and then ends the stub.
+//! A kick sends the signal. A guest that has blocked it (it can: `rt_sigreturn` loads any mask) would run on for ever; so the
+//! reaper watches each run that was kicked, and ends its stub when it takes too long.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -20,14 +20,13 @@ use crate::fpu::State;
 use crate::frame::{Damaged, Frame};
 use crate::host_error;
 use crate::layout::{AREA_LEN, KICK_SIGNAL, STUB_START, area, state};
+use crate::reaper::Kicked;
 use crate::shared::Shared;
 use crate::space::SystrapSpace;
 use crate::spin::Spin;
 use crate::sys::{futex_wait, futex_wake};
 use crate::threads::{Stub, Thread, ended};
 
-/// How long a kicked thread may take to stop, twice: a machine that was suspended uses up one.
-const PATIENCE: Duration = Duration::from_secs(5);
 /// Of the time stamp counter; which need not be exact.
 const CYCLES_PER_NS: u64 = 3;
 /// Error code of an instruction fetch in user mode.
@@ -39,23 +38,50 @@ struct KickState {
     pending: bool,
     /// Set while guest code runs.
     running: Option<(Arc<Stub>, Thread)>,
+    /// Counts runs.
+    run: u64,
+    /// The reaper has been told of this run.
+    watched: bool,
 }
 
-#[derive(Debug, Default)]
-struct Kick(Mutex<KickState>);
+#[derive(Debug)]
+struct Kick {
+    state: Mutex<KickState>,
+    shared: Weak<Shared>,
+    this: Weak<Kick>,
+}
 
 impl Kicker for Kick {
     fn kick(&self) {
-        let mut kick = self.0.lock();
+        let mut kick = self.state.lock();
         kick.pending = true;
-        if let Some((stub, thread)) = &kick.running {
-            let word = stub.state(thread.index);
-            if word.compare_exchange(state::GUEST, state::KICKED, Ordering::SeqCst, Ordering::SeqCst).is_ok()
-            {
-                stub.signal(*thread, KICK_SIGNAL);
-                // Whoever waits does so for a limited time from now on.
-                futex_wake(word);
-            }
+        let Some((stub, thread)) = &kick.running else { return };
+        let word = stub.state(thread.index);
+        if word.load(Ordering::SeqCst) != state::EVENT {
+            stub.signal(*thread, KICK_SIGNAL);
+        }
+        // A guest may have written to the word by itself, without waking anybody.
+        futex_wake(word);
+        if !std::mem::replace(&mut kick.watched, true)
+            && let Some(shared) = self.shared.upgrade()
+        {
+            shared.expect_stop(self.this.clone(), kick.run);
+        }
+    }
+}
+
+impl Kicked for Kick {
+    fn still_runs(&self, run: u64) -> bool {
+        let kick = self.state.lock();
+        kick.running.is_some() && kick.run == run
+    }
+    fn give_up(&self, run: u64) {
+        let kick = self.state.lock();
+        if let Some((stub, _)) = &kick.running
+            && kick.run == run
+        {
+            tracing::warn!("a guest thread does not stop: its process is killed");
+            stub.process.kill();
         }
     }
 }
@@ -82,7 +108,12 @@ pub(crate) struct SystrapContext {
 
 impl SystrapContext {
     pub(crate) fn new(shared: &Arc<Shared>) -> SystrapContext {
-        SystrapContext { shared: Arc::clone(shared), kick: Arc::default(), attached: None, saved: None }
+        let kick = Arc::new_cyclic(|this| Kick {
+            state: Mutex::default(),
+            shared: Arc::downgrade(shared),
+            this: this.clone(),
+        });
+        SystrapContext { shared: Arc::clone(shared), kick, attached: None, saved: None }
     }
 
     /// What the processor could not even begin to run, and what is the stub's. Linux finds these in IRETQ, or at the
@@ -91,7 +122,7 @@ impl SystrapContext {
         if regs.rip < STUB_START {
             return None;
         }
-        if std::mem::take(&mut self.kick.0.lock().pending) {
+        if std::mem::take(&mut self.kick.state.lock().pending) {
             return Some(Exit::Kicked);
         }
         let canonical = regs.rip < 1 << 47 || regs.rip >= !0 << 47;
@@ -152,7 +183,7 @@ impl SystrapContext {
             let cycles = stub_spin.next() * CYCLES_PER_NS;
             stub.areas.u64(field(area::SPIN_CYCLES)).store(cycles, Ordering::Relaxed);
             {
-                let mut kick = self.kick.0.lock();
+                let mut kick = self.kick.state.lock();
                 if std::mem::take(&mut kick.pending) {
                     return Ok(Exit::Kicked);
                 }
@@ -161,6 +192,8 @@ impl SystrapContext {
                     return Err(ended());
                 }
                 kick.running = Some((Arc::clone(stub), *thread));
+                kick.run += 1;
+                kick.watched = false;
             }
             let slept = stub.areas.u32(field(area::STUB_SLEEPS)).load(Ordering::SeqCst) != 0;
             stub_spin.learn(!slept);
@@ -168,14 +201,14 @@ impl SystrapContext {
                 futex_wake(stub.state(thread.index));
             }
             let waited = wait(&self.shared, stub, *thread, sentry_spin);
-            self.kick.0.lock().running = None;
+            self.kick.state.lock().running = None;
             waited?;
             let frame = Frame::of(&stub.areas, thread.index).map_err(|_| damaged(stub))?;
             let counters = &self.shared.counters;
             match frame.stop(regs) {
                 Some(Exit::Kicked) => {
                     // One that is not pending came with an exit before, which it has been told by.
-                    if std::mem::take(&mut self.kick.0.lock().pending) {
+                    if std::mem::take(&mut self.kick.state.lock().pending) {
                         counters.kicks.add();
                         return Ok(Exit::Kicked);
                     }
@@ -201,7 +234,7 @@ fn wait(shared: &Shared, stub: &Stub, thread: Thread, spin: &mut Spin) -> Result
     let start = Instant::now();
     loop {
         match word.load(Ordering::Acquire) {
-            state::GUEST | state::KICKED => {}
+            state::GUEST => {}
             state::DEAD => return Err(ended()),
             _ => {
                 spin.learn(true);
@@ -217,23 +250,9 @@ fn wait(shared: &Shared, stub: &Stub, thread: Thread, spin: &mut Spin) -> Result
     let sleeps = stub.areas.u32(thread.index * AREA_LEN + area::SENTRY_SLEEPS);
     sleeps.store(1, Ordering::SeqCst);
     shared.counters.sleeps.add();
-    let mut tried = 0;
     let result = loop {
-        let now = word.load(Ordering::SeqCst);
-        match now {
-            state::GUEST => {
-                futex_wait(word, now, None);
-            }
-            state::KICKED => {
-                if !futex_wait(word, now, Some(PATIENCE)) {
-                    tried += 1;
-                    if tried == 2 {
-                        stub.process.kill();
-                        let reason = std::io::Error::other("it does not stop; its process is killed");
-                        break Err(host_error("interrupting guest code", reason));
-                    }
-                }
-            }
+        match word.load(Ordering::SeqCst) {
+            state::GUEST => futex_wait(word, state::GUEST),
             state::DEAD => break Err(ended()),
             _ => break Ok(()),
         }

@@ -63,10 +63,8 @@ pub(crate) mod state {
     pub(crate) const GUEST: u32 = 0;
     /// It has stopped, and waits for the Sentry.
     pub(crate) const EVENT: u32 = 1;
-    /// The guest runs, and is to stop soon.
-    pub(crate) const KICKED: u32 = 2;
     /// The stub has ended. Final.
-    pub(crate) const DEAD: u32 = 3;
+    pub(crate) const DEAD: u32 = 2;
 }
 
 /// Fields of the request pages.

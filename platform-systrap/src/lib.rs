@@ -33,6 +33,13 @@ mod stub;
 mod sys;
 mod threads;
 
+#[cfg(test)]
+mod hostile;
+#[cfg(test)]
+mod lifecycle;
+#[cfg(test)]
+mod testing;
+
 use std::io;
 use std::sync::Arc;
 

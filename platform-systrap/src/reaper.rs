@@ -1,26 +1,48 @@
-//! What notices that a stub has ended.
+//! What notices that a stub has ended, or that it should.
 //!
 //! A stub can end at any time: the host's out-of-memory killer, an administrator, a guest that does away with itself. Whoever
 //! waits for it then waits on a futex in memory that nobody else will ever write. So one thread waits for the end of all
 //! stubs (by their pidfds), and wakes who waits for them. It also reaps the stubs that nobody needs any more, so that
 //! ending one takes no time elsewhere.
 //!
+//! The same thread sees to it that a kick is followed. A guest that is deaf to the signal (it can be, by a mask of its own) may
+//! also write to the word that its Sentry thread sleeps on; so that one cannot be relied on to notice.
+//!
 //! A process number stays a stub's for as long as the [`Process`] exists: only then is it reaped.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use rustix::event::epoll;
+use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
 use rustix::process::{Signal, WaitId, WaitIdOptions};
 
 /// What is to be told of the end of a stub.
 pub(crate) trait Mourner: Send + Sync {
     /// The stub has ended: nobody writes its shared memory any more.
     fn ended(&self);
+}
+
+/// How long a kicked thread may take to stop, twice: a machine that was suspended uses up one.
+const PATIENCE: Duration = if cfg!(test) { Duration::from_millis(300) } else { Duration::from_secs(5) };
+
+/// A guest thread that was kicked.
+pub(crate) trait Kicked: Send + Sync {
+    /// Whether the run of this number still goes on.
+    fn still_runs(&self, run: u64) -> bool;
+    /// Ends that run, and the stub with it.
+    fn give_up(&self, run: u64);
+}
+
+struct Watch {
+    due: Instant,
+    kicked: Weak<dyn Kicked>,
+    run: u64,
+    second: bool,
 }
 
 /// A stub's process, a child of ours.
@@ -88,7 +110,14 @@ struct Entry {
 pub(crate) struct Reaper {
     epoll: OwnedFd,
     entries: Mutex<(u64, HashMap<u64, Entry>)>,
+    /// In the order in which they are due.
+    watches: Mutex<VecDeque<Watch>>,
+    /// Wakes the thread when there is a first watch.
+    wake: OwnedFd,
 }
+
+/// What `wake` is called in the epoll set; entries have other numbers.
+const WAKE: u64 = u64::MAX;
 
 impl std::fmt::Debug for Reaper {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -100,7 +129,11 @@ impl Reaper {
     /// Starts the thread. It runs for as long as this process does.
     pub(crate) fn start() -> io::Result<Arc<Reaper>> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        let reaper = Arc::new(Reaper { epoll, entries: Mutex::default() });
+        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        let edge = epoll::EventFlags::IN | epoll::EventFlags::ET;
+        epoll::add(&epoll, &wake, epoll::EventData::new_u64(WAKE), edge)?;
+        let (entries, watches) = (Mutex::default(), Mutex::default());
+        let reaper = Arc::new(Reaper { epoll, entries, watches, wake });
         let of_thread = reaper.clone();
         std::thread::Builder::new()
             .name("reaper".into())
@@ -122,11 +155,49 @@ impl Reaper {
         Ok(())
     }
 
+    /// The run of this number was kicked: it ends soon, or is ended.
+    pub(crate) fn expect_stop(&self, kicked: Weak<dyn Kicked>, run: u64) {
+        let mut watches = self.watches.lock();
+        watches.push_back(Watch { due: Instant::now() + PATIENCE, kicked, run, second: false });
+        if watches.len() == 1 {
+            drop(watches);
+            // It can only fail when it has been written to many times over, and then there is no need.
+            let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
+        }
+    }
+
+    /// Looks after the watches that are due; how long until the next one is.
+    fn check_watches(&self) -> Option<Duration> {
+        loop {
+            let mut watches = self.watches.lock();
+            let wait = watches.front()?.due.saturating_duration_since(Instant::now());
+            if !wait.is_zero() {
+                return Some(wait);
+            }
+            let watch = watches.pop_front()?;
+            drop(watches);
+            let Some(kicked) = watch.kicked.upgrade().filter(|kicked| kicked.still_runs(watch.run)) else {
+                continue;
+            };
+            if watch.second {
+                kicked.give_up(watch.run);
+            } else {
+                let again = Watch { due: Instant::now() + PATIENCE, second: true, ..watch };
+                self.watches.lock().push_back(again);
+            }
+        }
+    }
+
     fn run(&self) {
         let mut events = Vec::with_capacity(64);
         loop {
             events.clear();
-            match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), None) {
+            let timeout = self.check_watches().map(|wait| Timespec {
+                tv_sec: wait.as_secs() as i64,
+                tv_nsec: i64::from(wait.subsec_nanos()),
+            });
+            let buffer = rustix::buffer::spare_capacity(&mut events);
+            match epoll::wait(&self.epoll, buffer, timeout.as_ref()) {
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
                 Err(e) => return tracing::error!("the ends of stubs are not noticed any more: {e}"),
             }

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 
 use parking_lot::Mutex;
 use quicksand_platform::PlatformError;
@@ -10,7 +10,7 @@ use quicksand_platform::PlatformError;
 use crate::agent::Line;
 use crate::fpu::{self, Cpu};
 use crate::layout::{GLOBALS_LEN, globals};
-use crate::reaper::{Process, Reaper};
+use crate::reaper::{Kicked, Process, Reaper};
 use crate::sys::SharedMemory;
 use crate::threads::Stub;
 use crate::{host_error, pristine, unavailable};
@@ -69,9 +69,22 @@ impl Shared {
         self.reaper.get().ok_or(PlatformError::Exhausted { platform: crate::NAME, what: "threads" })
     }
 
+    /// A run that was kicked is to end.
+    pub(crate) fn expect_stop(&self, kicked: Weak<dyn Kicked>, run: u64) {
+        // There is one wherever guest code runs.
+        if let Some(reaper) = self.reaper.get() {
+            reaper.expect_stop(kicked, run);
+        }
+    }
+
     fn watch(&self, reaper: &Reaper, stub: &Arc<Stub>) -> Result<(), PlatformError> {
         let weak = Arc::downgrade(stub);
         reaper.watch(&stub.process, weak).map_err(|e| host_error("watching a stub", e))
+    }
+
+    #[cfg(test)]
+    pub(crate) fn pristine_pid(&self) -> i32 {
+        self.pristine.process.pid()
     }
 
     /// A stub with nothing mapped.

@@ -4,7 +4,6 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::time::Duration;
 
 use rustix::fs::MemfdFlags;
 use rustix::mm::{MapFlags, ProtFlags};
@@ -79,17 +78,11 @@ impl Drop for SharedMemory {
     }
 }
 
-/// Sleeps while `word` is `expected`, until woken, or for at most `limit`. May return early. `false`: the time is up.
-pub(crate) fn futex_wait(word: &AtomicU32, expected: u32, limit: Option<Duration>) -> bool {
-    let timeout = limit.map(|limit| libc::timespec {
-        tv_sec: limit.as_secs() as libc::time_t,
-        tv_nsec: libc::c_long::from(limit.subsec_nanos()),
-    });
-    let timeout = timeout.as_ref().map_or(std::ptr::null(), |t| &raw const *t);
-    // SAFETY: the word and the timeout live through the call.
-    let result =
-        unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAIT, expected, timeout) };
-    result == 0 || io::Error::last_os_error().raw_os_error() != Some(libc::ETIMEDOUT)
+/// Sleeps while `word` is `expected`, until woken. May return early.
+pub(crate) fn futex_wait(word: &AtomicU32, expected: u32) {
+    let no_limit = std::ptr::null::<libc::timespec>();
+    // SAFETY: the word lives through the call.
+    unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAIT, expected, no_limit) };
 }
 
 /// Wakes all who sleep on `word`.

@@ -208,7 +208,8 @@ impl SystrapContext {
             match frame.stop(regs) {
                 Some(Exit::Kicked) => {
                     // One that is not pending came with an exit before, which it has been told by.
-                    if std::mem::take(&mut self.kick.state.lock().pending) {
+                    let pending = std::mem::take(&mut self.kick.state.lock().pending);
+                    if pending {
                         counters.kicks.add();
                         return Ok(Exit::Kicked);
                     }

@@ -83,7 +83,7 @@ impl Program {
         self.push(EQUAL, 0, 1, value).answer(RET_ALLOW)
     }
     /// Only calls from the stub's code; leaves the lower half of the instruction pointer loaded.
-    fn from_stub(&mut self) -> &mut Program {
+    fn only_from_stub(&mut self) -> &mut Program {
         self.load(ARCH).require(AUDIT_ARCH_X86_64);
         self.load(IP_HIGH).require((IMAGE >> 32) as u32).load(IP_LOW)
     }
@@ -93,7 +93,7 @@ impl Program {
 pub(crate) fn agent(code_len: u32) -> Vec<u8> {
     let mut program = Program::default();
     let start = IMAGE as u32;
-    program.from_stub();
+    program.only_from_stub();
     program.push(AT_LEAST, 1, 0, start).answer(RET_TRAP);
     program.push(AT_LEAST, 0, 1, start + code_len + 1).answer(RET_TRAP);
     program.load(NUMBER);
@@ -108,7 +108,7 @@ pub(crate) fn agent(code_len: u32) -> Vec<u8> {
 /// The guest threads' program.
 pub(crate) fn guest(calls: &GuestCalls) -> Vec<u8> {
     let mut program = Program::default();
-    program.from_stub();
+    program.only_from_stub();
     // Each test skips to the next where the instruction is another.
     program.push(EQUAL, 0, 3, calls.sigreturn as u32);
     program.load(NUMBER).push(EQUAL, 0, 1, libc::SYS_rt_sigreturn as u32).answer(RET_ALLOW);

@@ -103,7 +103,9 @@ impl Plan<'_> {
         rootfs: PathBuf,
         platform: Chosen,
     ) -> Result<(Child, UnixStream)> {
-        container.state.cgroup.make(&self.spec.linux.resources)?;
+        let mut resources = self.spec.linux.resources.clone();
+        resources.pids.limit = resources.pids.limit.map(|limit| platform.host_tasks(limit));
+        container.state.cgroup.make(&resources)?;
         let namespaces = namespaces(self.global, &self.spec);
         let maps = IdMaps::new(&self.spec)?;
         let listener = control::listen(&container.control_socket())?;

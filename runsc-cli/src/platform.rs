@@ -39,6 +39,16 @@ impl Chosen {
         }
     }
 
+    /// How many tasks of the host's a sandbox may need that runs `limit` of its own; the kernel in it counts those itself.
+    /// As in a spec, nothing above zero means no limit.
+    pub fn host_tasks(&self, limit: i64) -> i64 {
+        match self {
+            // A process of the host's for each of a guest's, with an agent, and a thread for each thread.
+            Chosen::Systrap if limit > 0 => limit.saturating_mul(3).saturating_add(32),
+            _ => limit,
+        }
+    }
+
     /// The descriptors that it needs.
     pub fn descriptors(&self) -> Vec<i32> {
         match self {

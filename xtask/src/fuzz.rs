@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// For how long
+    /// For how long, on each platform
     #[arg(long, default_value_t = 10.0)]
     minutes: f64,
     /// The first round's seed; without it, the time
@@ -25,7 +25,12 @@ pub(crate) fn run(args: &Args) -> Result<bool> {
     let seed = args
         .seed
         .unwrap_or_else(|| SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |since| since.as_secs()));
-    let tally = tally(&Sandbox::new(&args.select)?, seconds, seed)?;
+    let (sandboxes, mut all) = Sandbox::all(&args.select)?;
+    for sandbox in sandboxes {
+        println!("on {}:", sandbox.platform());
+        all += tally(&sandbox, seconds, seed)?;
+    }
+    let tally = all;
     println!("\n{tally}");
     Ok(tally.ok())
 }

@@ -35,9 +35,9 @@ pub(crate) struct Select {
     /// Only the conformance programs whose path contains this
     #[arg(long)]
     pub(crate) filter: Option<String>,
-    /// The platform the sandbox uses
-    #[arg(long, default_value = "auto")]
-    pub(crate) platform: String,
+    /// The platforms that the sandbox uses, one after the other
+    #[arg(long, value_delimiter = ',', default_value = "systrap,kvm")]
+    pub(crate) platform: Vec<String>,
     /// List the conformance programs and stop
     #[arg(long)]
     pub(crate) list: bool,
@@ -89,13 +89,28 @@ pub(crate) struct Sandbox {
 }
 
 impl Sandbox {
-    pub(crate) fn new(args: &Select) -> Result<Self> {
+    /// One for each platform that was asked for and is there; and how many are not.
+    pub(crate) fn all(args: &Select) -> Result<(Vec<Self>, Tally)> {
         let profile = if args.release { Profile::Release } else { Profile::Debug };
         let binary = match &args.binary {
             Some(binary) => binary.clone(),
             None => build::quicksand(profile)?,
         };
-        Ok(Self { binary, platform: args.platform.clone(), state: setup::work_dir("conformance-state")? })
+        let (mut all, mut tally) = (Vec::new(), Tally::default());
+        for platform in &args.platform {
+            if platform == "kvm" && !Path::new("/dev/kvm").exists() {
+                println!("NOT RUN: the tests on kvm: there is no /dev/kvm");
+                tally += Tally::skipped();
+                continue;
+            }
+            let state = setup::work_dir("conformance-state")?;
+            all.push(Self { binary: binary.clone(), platform: platform.clone(), state });
+        }
+        Ok((all, tally))
+    }
+
+    pub(crate) fn platform(&self) -> &str {
+        &self.platform
     }
 
     pub(crate) fn binary(&self) -> &Path {

@@ -53,7 +53,6 @@ pub(crate) fn run(args: &Args) -> Result<bool> {
     let others =
         args.conformance || args.scripts || args.python || args.containers || args.fuzz || args.engines;
     let all = !(args.unit || others);
-    let filter = args.select.filter.as_deref();
     let mut tally = Tally::default();
     if args.unit || all {
         heading("unit and integration tests");
@@ -62,32 +61,44 @@ pub(crate) fn run(args: &Args) -> Result<bool> {
     if args.unit && !others {
         return finish(tally);
     }
-    let sandbox = Sandbox::new(&args.select)?;
-    if args.conformance || all {
-        heading("conformance: the sandbox against the host");
-        tally += part(conformance::run(&args.select, &sandbox));
-    }
-    if args.scripts || all {
-        heading("shell scripts: the sandbox against the host");
-        tally += part(scripts::run(&sandbox, filter));
-    }
-    if args.python || all {
-        heading("CPython's own tests: the sandbox against the host");
-        tally += part(python::run(&sandbox, filter));
-    }
-    if args.containers || all {
-        heading("containers: the OCI commands, bad input, an interactive shell");
-        tally += part(containers(&sandbox, filter));
-    }
-    if args.fuzz || all {
-        heading("random system calls");
-        tally += part(crate::fuzz::tally(&sandbox, FUZZ_SECONDS, 1));
-    }
-    if args.engines || all {
-        heading("container engines");
-        tally += part(engines::run(&sandbox, filter));
+    let (sandboxes, missing) = Sandbox::all(&args.select)?;
+    tally += missing;
+    for sandbox in &sandboxes {
+        tally += on_platform(args, all, sandbox);
     }
     finish(tally)
+}
+
+/// Everything that runs in a sandbox.
+fn on_platform(args: &Args, all: bool, sandbox: &Sandbox) -> Tally {
+    let filter = args.select.filter.as_deref();
+    let mut tally = Tally::default();
+    let title = |what: &str| heading(&format!("{}: {what}", sandbox.platform()));
+    if args.conformance || all {
+        title("conformance, the sandbox against the host");
+        tally += part(conformance::run(&args.select, sandbox));
+    }
+    if args.scripts || all {
+        title("shell scripts, the sandbox against the host");
+        tally += part(scripts::run(sandbox, filter));
+    }
+    if args.python || all {
+        title("CPython's own tests, the sandbox against the host");
+        tally += part(python::run(sandbox, filter));
+    }
+    if args.containers || all {
+        title("containers: the OCI commands, bad input, an interactive shell");
+        tally += part(containers(sandbox, filter));
+    }
+    if args.fuzz || all {
+        title("random system calls");
+        tally += part(crate::fuzz::tally(sandbox, FUZZ_SECONDS, 1));
+    }
+    if args.engines || all {
+        title("container engines");
+        tally += part(engines::run(sandbox, filter));
+    }
+    tally
 }
 
 /// How long random calls are part of every test run.

@@ -292,7 +292,6 @@ mod tests {
         assert_eq!(done.describe(), "exit 3");
     }
 
-
     #[test]
     fn a_hanging_child_ends_at_its_deadline_with_its_children() {
         let done = capture(&mut shell("sleep 1000 & echo $!; wait"), Duration::from_millis(300)).unwrap();

@@ -42,10 +42,16 @@ fn engine(script: &Path, sandbox: &Sandbox) -> Result<Tally> {
     // Engines refuse long socket paths, and a build's folder may be deep.
     let scratch = std::env::temp_dir().join(format!("quicksand-{name}-{}", std::process::id()));
     conformance::fresh_folder(&scratch)?;
+    // Engines pass no flags of ours.
+    let runtime = scratch.join("quicksand");
+    let line =
+        format!("#!/bin/sh\nexec '{}' {} \"$@\"\n", sandbox.binary().display(), sandbox.flags().join(" "));
+    fs::write(&runtime, line)?;
+    rootfs::set_mode(&runtime, 0o755)?;
     let mut command = Command::new("/bin/bash");
     command
         .arg(script)
-        .env("QUICKSAND", sandbox.binary())
+        .env("QUICKSAND", &runtime)
         .env("BUSYBOX_ROOT", rootfs::cached(Kind::Busybox)?)
         .env("PYTHON_ROOT", rootfs::cached(Kind::Python)?)
         .env("SCRATCH", &scratch);

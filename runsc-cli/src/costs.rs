@@ -1,5 +1,5 @@
-//! What a system call costs on each platform: `--platform=auto` measures it once on a host, and remembers it below `--root` for
-//! as long as kernel and processor stay the same.
+//! What a system call costs on each platform: `--platform=auto` measures it once on a host, and remembers it in `/run` (an
+//! ordinary user's in `$XDG_RUNTIME_DIR`) for as long as kernel and processor stay the same.
 
 use std::fs;
 use std::os::fd::AsRawFd;
@@ -38,10 +38,13 @@ impl Costs {
 }
 
 /// What was measured before on this host, or now.
-pub fn remembered(root: &Path) -> Costs {
+pub fn remembered() -> Costs {
+    remembered_in(file().as_deref())
+}
+
+fn remembered_in(file: Option<&Path>) -> Costs {
     let host = host();
-    let file = file(root);
-    if let Some(costs) = read(&file).filter(|costs| costs.host == host) {
+    if let Some(costs) = file.and_then(read).filter(|costs| costs.host == host) {
         return costs;
     }
     let costs = match measure() {
@@ -51,15 +54,21 @@ pub fn remembered(root: &Path) -> Costs {
             return Costs::default();
         }
     };
-    if let Err(e) = write(&file, &costs) {
+    if let Some(file) = file
+        && let Err(e) = write(file, &costs)
+    {
         tracing::debug!("what platforms cost is not remembered: {e}");
     }
     costs
 }
 
-/// No container's id has a comma in it.
-fn file(root: &Path) -> PathBuf {
-    root.join("platforms,measured.json")
+/// It is the host's, whatever `--root` is.
+fn file() -> Option<PathBuf> {
+    let dir = match rustix::process::geteuid().is_root() {
+        true => PathBuf::from("/run"),
+        false => std::env::var_os("XDG_RUNTIME_DIR")?.into(),
+    };
+    Some(dir.join("quicksand-platforms.json"))
 }
 
 fn read(file: &Path) -> Option<Costs> {
@@ -67,9 +76,6 @@ fn read(file: &Path) -> Option<Costs> {
 }
 
 fn write(file: &Path, costs: &Costs) -> Result<()> {
-    if let Some(root) = file.parent() {
-        fs::create_dir_all(root).context(root.display())?;
-    }
     let new = file.with_extension(format!("json.{}", std::process::id()));
     let text = serde_json::to_vec(costs).context("costs")?;
     fs::write(&new, text).and_then(|()| fs::rename(&new, file)).context(file.display())
@@ -153,10 +159,10 @@ mod tests {
 
     #[test]
     fn what_was_measured_is_remembered_for_this_host() {
-        let root = std::env::temp_dir().join(format!("quicksand-costs-{}", std::process::id()));
+        let file = std::env::temp_dir().join(format!("quicksand-costs-{}.json", std::process::id()));
         let costs = Costs { host: host(), kvm_us: Some(1.5), systrap_us: None };
-        write(&file(&root), &costs).unwrap();
-        assert_eq!(remembered(&root), costs);
-        fs::remove_dir_all(&root).unwrap();
+        write(&file, &costs).unwrap();
+        assert_eq!(remembered_in(Some(&file)), costs);
+        fs::remove_file(&file).unwrap();
     }
 }

@@ -61,7 +61,7 @@ impl Plan<'_> {
         }
         let rootfs = rootfs(&self.bundle, &self.spec)?;
         self.spec.log_ignored();
-        let platform = Chosen::by_name(self.global.platform, &self.global.state_root())?;
+        let platform = Chosen::by_name(self.global.platform)?;
         // Known before it is made, so that whoever finds what a killed command left can take it away.
         let cgroup = match self.global.ignore_cgroups {
             true => Cgroup::default(),

@@ -2,7 +2,6 @@
 //! in the sandbox process.
 
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::path::Path;
 use std::sync::Arc;
 
 use quicksand_platform::Platform;
@@ -22,18 +21,18 @@ pub enum Chosen {
 }
 
 impl Chosen {
-    /// What `--platform` asks for; `root` is where is remembered what was measured for `auto`.
-    pub fn by_name(name: PlatformName, root: &Path) -> Result<Chosen> {
+    /// What `--platform` asks for.
+    pub fn by_name(name: PlatformName) -> Result<Chosen> {
         match name {
             PlatformName::Kvm => Ok(Chosen::Kvm(open_kvm()?)),
             PlatformName::Systrap => Ok(Chosen::Systrap),
-            PlatformName::Auto => Ok(Chosen::best(root)),
+            PlatformName::Auto => Ok(Chosen::best()),
         }
     }
 
     /// The one whose system calls cost less here.
-    fn best(root: &Path) -> Chosen {
-        match (costs::remembered(root).prefers_kvm(), open_kvm()) {
+    fn best() -> Chosen {
+        match (costs::remembered().prefers_kvm(), open_kvm()) {
             (true, Ok(device)) => Chosen::Kvm(device),
             _ => Chosen::Systrap,
         }

@@ -6,7 +6,7 @@ use std::path::Path;
 use rustix::fs::Access;
 use serde::Serialize;
 
-use crate::cli::{DoctorArgs, DoctorFormat, Global};
+use crate::cli::{DoctorArgs, DoctorFormat};
 use crate::costs;
 use crate::error::{Context, Result};
 
@@ -31,9 +31,9 @@ struct Finding {
     advice: Option<String>,
 }
 
-pub fn run(global: &Global, args: &DoctorArgs) -> Result<u8> {
+pub fn run(args: &DoctorArgs) -> Result<u8> {
     // First, because measuring forks, which only a process with one thread may; KVM starts some in its user.
-    let systrap = systrap(global);
+    let systrap = systrap();
     let findings =
         [kernel(), kvm(), systrap, userfaultfd(), user_namespaces(), cgroups(), rights(), descriptors()];
     match args.format {
@@ -103,8 +103,8 @@ fn kvm() -> Finding {
     }
 }
 
-fn systrap(global: &Global) -> Finding {
-    let costs = costs::remembered(&global.state_root());
+fn systrap() -> Finding {
+    let costs = costs::remembered();
     let chosen = if costs.prefers_kvm() { "kvm" } else { "systrap" };
     match costs.systrap_us {
         Some(us) => {

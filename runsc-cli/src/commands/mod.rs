@@ -48,6 +48,6 @@ pub fn run(cli: Cli, started_ns: u64) -> Result<u8> {
         Command::List(args) => list::run(global, &args),
         Command::Spec(args) => spec::run(args),
         Command::Features => features::run(),
-        Command::Doctor(args) => doctor::run(global, &args),
+        Command::Doctor(args) => doctor::run(&args),
     }
 }

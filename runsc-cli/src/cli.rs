@@ -389,9 +389,14 @@ impl Global {
         if let Some(root) = &self.root {
             return root.clone();
         }
-        match std::env::var_os("XDG_RUNTIME_DIR") {
-            Some(dir) if !rustix::process::geteuid().is_root() => PathBuf::from(dir).join("quicksand"),
-            _ => PathBuf::from("/run/quicksand"),
+        let user = rustix::process::geteuid();
+        if user.is_root() {
+            return PathBuf::from("/run/quicksand");
+        }
+        // Without a session there may be no folder for it; what lies elsewhere is checked to be the user's own.
+        match std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from) {
+            Some(dir) => dir.join("quicksand"),
+            None => std::env::temp_dir().join(format!("quicksand-{user}")),
         }
     }
 }

@@ -300,6 +300,7 @@ struct IdMaps {
 impl IdMaps {
     /// The spec's mappings where it has some; else each id that we have ourselves, as it is; an ordinary user becomes root.
     fn new(spec: &Spec) -> Result<IdMaps> {
+        let euid = rustix::process::geteuid();
         let listed = |maps: &[IdMapping]| {
             let line = |m: &IdMapping| format!("{} {} {}\n", m.container_id, m.host_id, m.size);
             maps.iter().map(line).collect::<String>()
@@ -307,9 +308,8 @@ impl IdMaps {
         let linux = &spec.linux;
         if spec.namespace("user").is_some() && !linux.uid_mappings.is_empty() {
             let (uid, gid) = (listed(&linux.uid_mappings), listed(&linux.gid_mappings));
-            return Ok(IdMaps { uid, gid, deny_setgroups: false });
+            return Ok(IdMaps { uid, gid, deny_setgroups: !euid.is_root() });
         }
-        let euid = rustix::process::geteuid();
         if !euid.is_root() {
             let gid = rustix::process::getegid().as_raw();
             let (uid, gid) = (format!("0 {} 1\n", euid.as_raw()), format!("0 {gid} 1\n"));

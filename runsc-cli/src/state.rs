@@ -234,7 +234,9 @@ impl Container {
 pub fn read(root: &Path, id: &str) -> Result<State> {
     check_id(id)?;
     remove_if_stale(root, id);
-    let text = match fs::read(root.join(id).join(STATE)) {
+    let dir = root.join(id);
+    let owned = fs::metadata(&dir).and_then(|meta| check_owner(&meta));
+    let text = match owned.and_then(|()| fs::read(dir.join(STATE))) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => fail!("container {id:?} does not exist"),
         other => other.context(format!("container {id:?}: state.json"))?,
     };
@@ -257,9 +259,7 @@ pub fn remove_unreadable(root: &Path, id: &str) -> Result<()> {
 
 /// A name below `root` that no id has.
 fn nameless(root: &Path) -> PathBuf {
-    static NEXT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
-    let n = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-    root.join(format!("{NAMELESS}{}-{n}", std::process::id()))
+    root.join(format!("{NAMELESS}{}-{:x}", std::process::id(), crate::timeline::now_ns()))
 }
 
 /// What the names of directories without an id begin with.
@@ -296,13 +296,23 @@ fn lock(dir: &Path, how: FlockOperation) -> std::io::Result<Option<File>> {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             other => other?,
         };
+        let meta = file.metadata()?;
+        check_owner(&meta)?;
         rustix::fs::flock(&file, how)?;
         // Who waited for the lock may have got that of a directory that is gone.
         let identity = |meta: fs::Metadata| (meta.dev(), meta.ino());
-        if fs::metadata(dir).is_ok_and(|now| file.metadata().is_ok_and(|own| identity(now) == identity(own)))
-        {
+        if fs::metadata(dir).is_ok_and(|now| identity(now) == identity(meta)) {
             return Ok(Some(file));
         }
+    }
+}
+
+/// A container of somebody else's would have us end processes of ours.
+fn check_owner(meta: &fs::Metadata) -> std::io::Result<()> {
+    let user = rustix::process::geteuid();
+    match user.is_root() || meta.uid() == user.as_raw() {
+        true => Ok(()),
+        false => Err(std::io::Error::other("it belongs to another user")),
     }
 }
 

@@ -25,6 +25,7 @@ pub(super) const CHECKS: &[Check] = &[
     ("hostile/console-socket", console_socket),
     ("hostile/mounts", mounts),
     ("hostile/long-fields", long_fields),
+    ("hostile/ordinary-user", ordinary_user),
 ];
 
 /// A command of the runtime in the background, with no streams.
@@ -79,7 +80,7 @@ fn killed_commands(runtime: &Runtime) -> Result<()> {
             .map(|e| e.file_name())
             .collect();
         ensure!(left.is_empty(), "{} killed after {moment:?} leaves {left:?}", args.join(" "));
-        if let Some(cgroup) = runtime.cgroups("test").first() {
+        if let Some(cgroup) = runtime.cgroups().first() {
             bail!("{} killed after {moment:?} leaves {}", args.join(" "), cgroup.display());
         }
     }
@@ -423,5 +424,46 @@ fn long_fields(runtime: &Runtime) -> Result<()> {
             done.stderr_text()
         );
     }
+    Ok(())
+}
+
+/// As an account without rights, which may use KVM, and then may not. What it needs lies in a mount namespace of its own.
+fn ordinary_user(runtime: &Runtime) -> Result<()> {
+    const USER: u32 = 54321;
+    let bundle = runtime.shell("id -u; cat /etc/passwd >/dev/null && echo reads", |spec| {
+        spec["root"]["path"] = json!("/mnt/root");
+        spec["linux"]["namespaces"] = json!([{ "type": "user" }, { "type": "pid" }, { "type": "network" }]);
+        for kind in ["uidMappings", "gidMappings"] {
+            spec["linux"][kind] = json!([{ "containerID": 0, "hostID": USER, "size": 1 }]);
+        }
+    })?;
+    let own = runtime.command().get_program().to_string_lossy().into_owned();
+    let quicksand = line(runtime, "").replace(&own, "/mnt/quicksand");
+    let state = runtime.state_folder().display().to_string();
+    let quicksand = quicksand.replace(&state, "/mnt/state");
+    let script = format!(
+        "unshare -m sh -ec '
+        mount -t tmpfs none /mnt; chmod 755 /mnt; cp {own} /mnt/quicksand; cp -a {root} /mnt/root; cp -r {bundle} /mnt/bundle
+        mkdir -m 777 /mnt/state; mknod -m 666 /mnt/kvm c 10 232; mount --bind /mnt/kvm /dev/kvm; cd /
+        as_user() {{ setpriv --reuid {USER} --regid {USER} --clear-groups --inh-caps=-all \"$@\"; }}
+        as_user {quicksand} do echo hi
+        as_user {quicksand} run --bundle /mnt/bundle test
+        as_user {quicksand} list --quiet
+        chmod 600 /mnt/kvm
+        as_user {quicksand} do true 2>&1 || true
+        umount /dev/kvm; mount --bind /mnt/state /dev; as_user {quicksand} do true 2>&1 || true'",
+        root = runtime.root.display(),
+        bundle = bundle.display(),
+    );
+    let done = shell(&script)?;
+    let said = done.stdout_text();
+    let lines: Vec<&str> = said.lines().collect();
+    ensure!(
+        matches!(lines[..], ["hi", "0", "reads", denied, missing]
+            if denied.contains("/dev/kvm") && denied.contains("Permission denied") && missing.contains("/dev/kvm")),
+        "{} {said}\n{}",
+        done.describe(),
+        done.stderr_text()
+    );
     Ok(())
 }

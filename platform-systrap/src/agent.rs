@@ -17,7 +17,7 @@ use rustix::net::{
 use crate::layout::{
     AREAS, AREAS_LEN, RECEIVED_FD, REQUEST, REQUEST_LEN, SOCKET_FD, agent, request, special,
 };
-use crate::sys::{SharedMemory, futex_wait, futex_wake};
+use crate::sys::{self, SharedMemory, futex_wait, futex_wake};
 
 /// What the agent is to do: a system call, or one of [`special`].
 #[derive(Clone, Copy, Debug)]
@@ -65,8 +65,16 @@ pub(crate) enum Failed {
 pub(crate) struct Line {
     memory: SharedMemory,
     socket: OwnedFd,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
     /// The number of the last order.
-    sequence: Mutex<u32>,
+    sequence: u32,
+    /// The agent, once there is one, and where it runs.
+    agent: i32,
+    processor: Option<usize>,
 }
 
 /// What a stub is given at its birth.
@@ -93,7 +101,7 @@ impl Line {
         put(request::MESSAGE_HEADER + 40, agent::CONTROL_LEN as u64);
         put(request::IO_VECTOR, AREAS + agent::MESSAGE as u64);
         put(request::IO_VECTOR + 8, 1);
-        let line = Line { memory, socket: near, sequence: Mutex::new(0) };
+        let line = Line { memory, socket: near, state: Mutex::default() };
         Ok((line, areas, Dowry { socket: far, request, areas: areas_fd }))
     }
 
@@ -116,7 +124,9 @@ impl Line {
             RecvAncillaryMessage::ScmCredentials(sender) => Some(sender.pid.as_raw_nonzero().get()),
             _ => None,
         });
-        pid.ok_or_else(|| io::ErrorKind::InvalidData.into())
+        let pid = pid.ok_or(io::ErrorKind::InvalidData)?;
+        self.state.lock().agent = pid;
+        Ok(pid)
     }
 
     fn ack(&self) -> &AtomicU32 {
@@ -139,7 +149,7 @@ impl Line {
         operations: &[Operation],
         results: &mut [u64],
     ) -> Result<(), Failed> {
-        let mut sequence = self.sequence.lock();
+        let mut state = self.state.lock();
         let with_files = !files.is_empty();
         if with_files {
             send(&self.socket, files)?;
@@ -152,7 +162,7 @@ impl Line {
             count += 1;
         }
         let offset = usize::from(with_files);
-        let all_well = self.carry_out(&mut sequence, count)?;
+        let all_well = self.carry_out(&mut state, count)?;
         let result_at = |i: usize| areas.u64(agent::RESULTS + 8 * (i + offset)).load(Ordering::Relaxed);
         for (i, result) in results.iter_mut().enumerate() {
             *result = result_at(i);
@@ -177,25 +187,23 @@ impl Line {
         store(at + request::FLAGS, if operation.may_fail { request::MAY_FAIL } else { 0 });
     }
 
-    fn carry_out(&self, sequence: &mut u32, count: usize) -> Result<bool, Failed> {
-        *sequence = sequence.wrapping_add(1);
-        let good = (*sequence & 0x7f) << 1;
+    fn carry_out(&self, state: &mut State, count: usize) -> Result<bool, Failed> {
+        state.sequence = state.sequence.wrapping_add(1);
+        let good = (state.sequence & 0x7f) << 1;
+        // We sleep while the agent works, so the best place for it is here: another processor may have to be woken, or be
+        // busy looking out for us.
+        let here = sys::this_processor();
+        if state.processor != Some(here) {
+            state.processor = Some(here);
+            sys::bind(state.agent, here);
+        }
         let before = self.ack().load(Ordering::Relaxed);
         self.memory.u32(request::ANSWER).store(good | (good | 1) << 8, Ordering::Relaxed);
         self.memory.u32(request::COUNT).store(count as u32, Ordering::Relaxed);
         self.memory.u32(request::SENTRY_SLEEPS).store(1, Ordering::Relaxed);
         let number = self.memory.u32(request::SEQUENCE);
-        let pending = self.memory.u32(request::PENDING);
-        pending.store(1, Ordering::Relaxed);
-        number.store(*sequence, Ordering::SeqCst);
+        number.store(state.sequence, Ordering::SeqCst);
         futex_wake(number);
-        let result = self.await_answer(before, good);
-        pending.store(0, Ordering::Relaxed);
-        result
-    }
-
-    /// Whether all went well.
-    fn await_answer(&self, before: u32, good: u32) -> Result<bool, Failed> {
         loop {
             let ack = self.ack().load(Ordering::Acquire);
             if ack & request::ACK_DEAD != 0 {

@@ -31,6 +31,7 @@ const AGENT: &[libc::c_long] = &[
     // A guest thread's, whose own filter is on top of this one.
     libc::SYS_rt_sigreturn,
     libc::SYS_seccomp,
+    libc::SYS_sched_setaffinity,
     // After a fork.
     libc::SYS_prctl,
     libc::SYS_getppid,

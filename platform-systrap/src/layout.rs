@@ -76,8 +76,6 @@ pub(crate) mod request {
     /// Set by the Sentry in `ACK` when the stub has ended.
     pub(crate) const ACK_DEAD: u32 = 0x100;
     pub(crate) const SENTRY_SLEEPS: usize = 0x80;
-    /// Not zero while the agent has work: it wants the processor that a waiting thread looks out on.
-    pub(crate) const PENDING: usize = 0xc0;
     /// How many operations there are.
     pub(crate) const COUNT: usize = 0x84;
     /// What the agent is to write to `ACK`: at `ANSWER` if all operations did well, else the byte after it.
@@ -106,6 +104,9 @@ pub(crate) mod agent {
 pub(crate) mod globals {
     /// The Sentry's process id, as its stubs see it.
     pub(crate) const SENTRY_PID: usize = 0x00;
+    /// The processors that guest threads may run on, as `sched_setaffinity(2)` takes them.
+    pub(crate) const PROCESSORS: usize = 0x100;
+    pub(crate) const PROCESSORS_LEN: usize = 128;
 }
 
 /// Operations of the agent that are no system call.

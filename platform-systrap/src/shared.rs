@@ -13,7 +13,7 @@ use crate::layout::{GLOBALS_LEN, globals};
 use crate::reaper::{Kicked, Process, Reaper};
 use crate::sys::SharedMemory;
 use crate::threads::Stub;
-use crate::{host_error, pristine, unavailable};
+use crate::{host_error, pristine, sys, unavailable};
 
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -37,6 +37,8 @@ impl Shared {
         let failed = |what: &'static str| move |e: io::Error| host_error(what, e);
         let (page, globals_fd) = SharedMemory::new("stub-globals", GLOBALS_LEN).map_err(failed("memfd"))?;
         page.u64(globals::SENTRY_PID).store(std::process::id().into(), Ordering::Relaxed);
+        let (at, len) = (globals::PROCESSORS, globals::PROCESSORS_LEN);
+        page.write(at, &sys::processors(len).map_err(failed("sched_getaffinity"))?);
         let (line, areas, dowry) = Line::new().map_err(failed("making a stub's pages"))?;
         pristine::make(dowry, &globals_fd)?;
         let pid = line.await_birth().map_err(|e| match e.kind() {

@@ -64,7 +64,6 @@ global_asm!(
     //
     // Waits for the Sentry. R12: the area. R14: the ucontext.
     ".Lqs_wait:",
-    "movabs rbx, {REQUEST}",
     "rdtsc",
     "shl rdx, 32",
     "or rax, rdx",
@@ -72,8 +71,6 @@ global_asm!(
     "2:",
     "cmp dword ptr [r12 + {STATE}], {EVENT}",
     "jne 5f",
-    "cmp dword ptr [rbx + {PENDING}], 0",
-    "jne 3f",
     "pause",
     "rdtsc",
     "shl rdx, 32",
@@ -113,6 +110,12 @@ global_asm!(
     // the filter is none.
     ".Lqs_thread:",
     "mov r12, r9",
+    // Not where the agent happens to be.
+    "xor edi, edi",
+    "mov esi, {PROCESSORS_LEN}",
+    "movabs rdx, {PROCESSORS}",
+    "mov eax, {SYS_sched_setaffinity}",
+    "syscall",
     "lea rdi, [r12 + {ALT_STACK}]",
     "xor esi, esi",
     "mov eax, {SYS_sigaltstack}",
@@ -428,7 +431,9 @@ global_asm!(
     MAY_FAIL = const request::MAY_FAIL,
     ANSWER = const request::ANSWER,
     ACK = const request::ACK,
-    PENDING = const request::PENDING,
+    PROCESSORS = const GLOBALS + globals::PROCESSORS as u64,
+    PROCESSORS_LEN = const globals::PROCESSORS_LEN,
+    SYS_sched_setaffinity = const libc::SYS_sched_setaffinity,
     REQUEST_SENTRY_SLEEPS = const request::SENTRY_SLEEPS,
     RESULTS = const AREAS + agent::RESULTS as u64,
     SPECIAL = const special::FIRST,

@@ -78,6 +78,30 @@ impl Drop for SharedMemory {
     }
 }
 
+/// The processors that this thread may run on, as a set of `len` bytes.
+pub(crate) fn processors(len: usize) -> io::Result<Vec<u8>> {
+    let mut set = vec![0u8; len];
+    // SAFETY: the kernel writes at most `len` bytes of the buffer.
+    let result = unsafe { libc::syscall(libc::SYS_sched_getaffinity, 0, len, set.as_mut_ptr()) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(set) }
+}
+
+/// The processor that this thread runs on, for the moment.
+pub(crate) fn this_processor() -> usize {
+    // SAFETY: takes nothing, and always succeeds on x86-64.
+    usize::try_from(unsafe { libc::sched_getcpu() }).unwrap_or(0)
+}
+
+/// Has thread `tid` run on one processor only. Best effort.
+pub(crate) fn bind(tid: i32, processor: usize) {
+    let mut set = [0u64; 16];
+    if let Some(word) = set.get_mut(processor / 64) {
+        *word = 1 << (processor % 64);
+        // SAFETY: the kernel reads the set.
+        unsafe { libc::syscall(libc::SYS_sched_setaffinity, tid, size_of_val(&set), set.as_ptr()) };
+    }
+}
+
 /// Sleeps while `word` is `expected`, until woken. May return early.
 pub(crate) fn futex_wait(word: &AtomicU32, expected: u32) {
     let no_limit = std::ptr::null::<libc::timespec>();

@@ -205,9 +205,14 @@ const IOCTLS: &[u32] = &[
 const IOCTLS_NETWORK: u64 = 0x89;
 const IOCTLS_KVM: u64 = 0xae;
 
-/// The Sentry's with systrap: the memory and the end of stubs.
-const SYSTRAP: &[c_long] =
-    &[libc::SYS_process_vm_readv, libc::SYS_process_vm_writev, libc::SYS_pidfd_open, libc::SYS_waitid];
+/// The Sentry's with systrap: the memory and the end of stubs, and which processor an agent runs on.
+const SYSTRAP: &[c_long] = &[
+    libc::SYS_process_vm_readv,
+    libc::SYS_process_vm_writev,
+    libc::SYS_pidfd_open,
+    libc::SYS_waitid,
+    libc::SYS_sched_setaffinity,
+];
 
 /// Families of sockets that may be made.
 const FAMILIES: &[i32] = &[libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];

@@ -141,7 +141,8 @@ unsafe fn second(plan: &Plan) -> ! {
                 must(libc::syscall(libc::SYS_rt_sigaction, signal, &raw const action, 0, 8));
             }
         }
-        let no_core = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+        // No core dumps: of 0 the kernel thinks that a program which takes them through a pipe may still want one.
+        let no_core = libc::rlimit { rlim_cur: 1, rlim_max: 1 };
         must(libc::setrlimit(libc::RLIMIT_CORE, &raw const no_core).into());
         must(libc::prctl(libc::PR_SET_NAME, c"qs-stub".as_ptr()).into());
         // No capabilities, and no way to any.

@@ -25,8 +25,9 @@ pub(crate) const GLOBALS_LEN: usize = 0x1000;
 pub(crate) const REQUEST: u64 = STUB_START + 0x2_0000;
 pub(crate) const REQUEST_LEN: usize = 0x4000;
 
-/// An area's size; also the alignment by which the handler finds its own.
-pub(crate) const AREA_LEN: usize = 0x4000;
+/// An area's size; also the alignment by which the handler finds its own. A signal frame with all of a large processor's
+/// state fits in.
+pub(crate) const AREA_LEN: usize = 0x8000;
 pub(crate) const MAX_AREAS: usize = 16384;
 pub(crate) const AREAS: u64 = STUB_START + 0x1000_0000;
 pub(crate) const AREAS_LEN: usize = MAX_AREAS * AREA_LEN;
@@ -136,7 +137,9 @@ pub(crate) mod constants {
     /// Two `sock_fprog`.
     pub(crate) const AGENT_FILTER: usize = 0x40;
     pub(crate) const GUEST_FILTER: usize = 0x50;
-    pub(crate) const PROGRAMS: usize = 0x100;
+    /// An XSAVE area with everything in its initial state.
+    pub(crate) const CLEAN_STATE: usize = 0x80;
+    pub(crate) const PROGRAMS: usize = 0x400;
 }
 
 /// The signal that gets a guest thread out.

@@ -177,9 +177,10 @@ impl AddressSpace for SystrapSpace {
             let flags = (libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED) as u64;
             Operation::call(libc::SYS_mremap, [region.start, len, len, flags, to(region.start), 0])
         }));
-        self.order(&operations)?;
-        regions.remove(old.start.0, old.end.0);
+        let result = self.order(&operations);
         regions.remove(target.start.0, target.end.0);
+        result?;
+        regions.remove(old.start.0, old.end.0);
         for region in moved {
             regions.insert(Region { start: to(region.start), end: to(region.end), ..region });
         }

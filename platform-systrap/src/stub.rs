@@ -269,8 +269,17 @@ global_asm!(
     "mov r13d, {RECEIVED_FD} + 2",
     "jmp .Lqs_map_own",
     //
-    // The first stub, right after `quicksand_stub_enter`: leaves everything that it inherited.
+    // The first stub, right after `quicksand_stub_enter`: leaves everything that it inherited. Registers as well: a fault of the
+    // agent's puts them where guest code can read them.
     "quicksand_stub_pristine:",
+    "xor esp, esp",
+    "xor eax, eax",
+    "wrfsbase rax",
+    "wrgsbase rax",
+    "mov eax, -1",
+    "mov edx, -1",
+    "movabs rdi, {CLEAN_STATE}",
+    "xrstor64 [rdi]",
     "xor edi, edi",
     "movabs rsi, {IMAGE}",
     "mov eax, {SYS_munmap}",
@@ -422,6 +431,7 @@ global_asm!(
     AGENT_FILTER = const CONSTANTS + constants::AGENT_FILTER as u64,
     AGENT_SIGNALS = const CONSTANTS + constants::AGENT_SIGNALS as u64,
     AGENT_STACK = const CONSTANTS + constants::AGENT_STACK as u64,
+    CLEAN_STATE = const CONSTANTS + constants::CLEAN_STATE as u64,
     REQUEST = const REQUEST,
     SEQUENCE = const request::SEQUENCE,
     COUNT = const request::COUNT,
@@ -522,6 +532,9 @@ pub(crate) fn image() -> Box<[u8]> {
     let agent_signals = !(bit(libc::SIGSEGV) | bit(libc::SIGBUS));
     put(constants::AGENT_SIGNALS, &agent_signals.to_le_bytes());
     put(constants::AGENT_STACK, &alt_stack(AREAS));
+    // FCW and MXCSR; the latter is loaded even so.
+    put(constants::CLEAN_STATE, &0x37fu16.to_le_bytes());
+    put(constants::CLEAN_STATE + 24, &0x1f80u32.to_le_bytes());
     for (at, program) in [
         (constants::AGENT_FILTER, filter::agent(len as u32)),
         (constants::GUEST_FILTER, filter::guest(&guest_calls())),

@@ -112,9 +112,9 @@ fn systrap() -> Finding {
         }
         None => bad(
             "systrap",
-            Verdict::Limited,
+            if costs.prefers_kvm() { Verdict::Limited } else { Verdict::Missing },
             format!("does not work; --platform=auto means {chosen} here"),
-            "needed where KVM is not: FSGSBASE (Linux 5.9), and seccomp filters",
+            "needed where KVM is not: a processor with FSGSBASE, Linux 5.11 or later, and seccomp filters",
         ),
     }
 }

@@ -170,11 +170,13 @@ fn host_limits(runtime: &Runtime) -> Result<()> {
     let script = "dd if=/dev/zero of=/tmp/f bs=65536 count=9 2>&1 | grep -c 'File too large'; echo alive";
     let bundle = runtime.shell(script, |_| {})?;
     let run = line(runtime, &format!("run --bundle {} test", bundle.display()));
+    // Stubs share memory files with the Sentry that are longer than that.
+    let systrap = runtime.command().get_args().any(|argument| argument == "systrap");
     // What the limit is; what it must say, or that it works.
     for (limit, stdout, stderr) in [
         ("-n 64", "0\nalive\n", ""),
         ("-u 1", "0\nalive\n", ""),
-        ("-f 100", "1\nalive\n", ""),
+        if systrap { ("-f 100", "", "File too large") } else { ("-f 100", "1\nalive\n", "") },
         ("-n 8", "", "Too many open files"),
         ("-f 0", "", "File too large"),
         ("-v 200000", "", "Cannot allocate memory"),

@@ -101,6 +101,10 @@ impl Platform for SystrapPlatform {
         Some(0)
     }
 
+    fn on_loss(&self, notify: Box<dyn Fn() + Send + Sync>) {
+        self.shared.on_loss(notify);
+    }
+
     fn guest_time_is_callers(&self) -> bool {
         false
     }

@@ -35,6 +35,8 @@ fn whoever_waits_for_a_killed_stub_is_told() {
     let mut idle = Guest::in_space(&platform, &first.space);
     let space = first.space.clone();
     let process = pidfd(first.own().stub.process.pid());
+    let (sender, losses) = std::sync::mpsc::channel();
+    platform.on_loss(Box::new(move || drop(sender.send(()))));
     std::thread::scope(|scope| {
         scope.spawn(|| first.run().expect_err("killed"));
         scope.spawn(|| second.run().expect_err("killed"));
@@ -45,12 +47,15 @@ fn whoever_waits_for_a_killed_stub_is_told() {
         }
         pidfd_send_signal(&process, Signal::KILL).expect("kill");
     });
+    losses.recv_timeout(std::time::Duration::from_secs(10)).expect("a word of it");
+    assert!(space.is_lost());
     idle.run().expect_err("killed");
     assert!(space.map(range(DATA, PAGE), Prot::RW, Backing::Anonymous).is_err());
     assert!(space.read(UserAddr(DATA), &mut [0]).is_err());
     assert!(space.compare_exchange_u32(UserAddr(DATA), 0, 1).is_err());
     assert!(space.fork().is_err());
     assert_well(&platform);
+    assert!(losses.try_recv().is_err(), "of those that were to end");
 }
 
 #[test]

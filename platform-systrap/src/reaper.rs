@@ -14,7 +14,7 @@ use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -29,6 +29,9 @@ pub(crate) trait Mourner: Send + Sync {
 
 /// How long a kicked thread may take to stop, twice: a machine that was suspended uses up one.
 const PATIENCE: Duration = if cfg!(test) { Duration::from_millis(300) } else { Duration::from_secs(5) };
+
+/// What is called when a stub has ended that was not to.
+pub(crate) type Notify = Box<dyn Fn() + Send + Sync>;
 
 /// A guest thread that was kicked.
 pub(crate) trait Kicked: Send + Sync {
@@ -52,6 +55,7 @@ pub(crate) struct Process {
     pidfd: Arc<OwnedFd>,
     ended: AtomicBool,
     watched: AtomicBool,
+    retired: AtomicBool,
 }
 
 impl Process {
@@ -64,6 +68,7 @@ impl Process {
             pidfd: Arc::new(pidfd),
             ended: AtomicBool::default(),
             watched: AtomicBool::default(),
+            retired: AtomicBool::default(),
         })
     }
     /// Its number, which is no other process's while this lives.
@@ -72,6 +77,11 @@ impl Process {
     }
     pub(crate) fn has_ended(&self) -> bool {
         self.ended.load(Ordering::Acquire)
+    }
+    /// Ends it, since nobody needs it any more.
+    pub(crate) fn retire(&self) {
+        self.retired.store(true, Ordering::Release);
+        self.kill();
     }
     pub(crate) fn kill(&self) {
         // ESRCH: it has ended.
@@ -114,6 +124,7 @@ pub(crate) struct Reaper {
     watches: Mutex<VecDeque<Watch>>,
     /// Wakes the thread when there is a first watch.
     wake: OwnedFd,
+    loss: Arc<OnceLock<Notify>>,
 }
 
 /// What `wake` is called in the epoll set; entries have other numbers.
@@ -127,17 +138,17 @@ impl std::fmt::Debug for Reaper {
 
 impl Reaper {
     /// Starts the thread. It runs for as long as this process does.
-    pub(crate) fn start() -> io::Result<Arc<Reaper>> {
+    pub(crate) fn start(loss: Arc<OnceLock<Notify>>) -> io::Result<Arc<Reaper>> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         let edge = epoll::EventFlags::IN | epoll::EventFlags::ET;
         epoll::add(&epoll, &wake, epoll::EventData::new_u64(WAKE), edge)?;
         let (entries, watches) = (Mutex::default(), Mutex::default());
-        let reaper = Arc::new(Reaper { epoll, entries, watches, wake });
+        let reaper = Arc::new(Reaper { epoll, entries, watches, wake, loss });
         let of_thread = reaper.clone();
         std::thread::Builder::new()
             .name("reaper".into())
-            .stack_size(64 << 10)
+            .stack_size(256 << 10)
             .spawn(move || of_thread.run())?;
         Ok(reaper)
     }
@@ -211,6 +222,11 @@ impl Reaper {
                         process.ended.store(true, Ordering::Release);
                         if let Some(mourner) = entry.mourner.upgrade() {
                             mourner.ended();
+                        }
+                        if !process.retired.load(Ordering::Acquire)
+                            && let Some(notify) = self.loss.get()
+                        {
+                            notify();
                         }
                     }
                     None => reap(&entry.pidfd),

@@ -10,12 +10,11 @@ use quicksand_platform::PlatformError;
 use crate::agent::Line;
 use crate::fpu::{self, Cpu};
 use crate::layout::{GLOBALS_LEN, globals};
-use crate::reaper::{Kicked, Process, Reaper};
+use crate::reaper::{Kicked, Notify, Process, Reaper};
 use crate::sys::SharedMemory;
 use crate::threads::Stub;
 use crate::{host_error, pristine, sys, unavailable};
 
-#[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) cpu: Cpu,
     pub(crate) counters: Counters,
@@ -24,6 +23,16 @@ pub(crate) struct Shared {
     /// Started with the first address space: not before the Sentry has confined itself, since a thread must not be left out.
     reaper: OnceLock<Arc<Reaper>>,
     starting_reaper: Mutex<()>,
+    loss: Arc<OnceLock<Notify>>,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared")
+            .field("cpu", &self.cpu)
+            .field("counters", &self.counters)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Shared {
@@ -55,7 +64,14 @@ impl Shared {
             pristine,
             reaper: OnceLock::new(),
             starting_reaper: Mutex::new(()),
+            loss: Arc::default(),
         })
+    }
+
+    pub(crate) fn on_loss(&self, notify: Notify) {
+        if self.loss.set(notify).is_err() {
+            tracing::warn!("only the first is told of lost address spaces");
+        }
     }
 
     fn reaper(&self) -> Result<&Arc<Reaper>, PlatformError> {
@@ -64,7 +80,8 @@ impl Shared {
         }
         let _guard = self.starting_reaper.lock();
         if self.reaper.get().is_none() {
-            let reaper = Reaper::start().map_err(|e| host_error("starting the reaper", e))?;
+            let reaper =
+                Reaper::start(self.loss.clone()).map_err(|e| host_error("starting the reaper", e))?;
             self.watch(&reaper, &self.pristine)?;
             let _ = self.reaper.set(reaper);
         }

@@ -28,7 +28,7 @@ pub(crate) struct SystrapSpace {
 impl Drop for SystrapSpace {
     fn drop(&mut self) {
         // Contexts that ran in it may hold the stub for a while.
-        self.stub.process.kill();
+        self.stub.process.retire();
     }
 }
 
@@ -286,6 +286,10 @@ impl AddressSpace for SystrapSpace {
         self.shared.counters.orders.add();
         self.stub.order(&[exchange], &mut found).map_err(|_| fault)?;
         Ok(found[0] as u32)
+    }
+
+    fn is_lost(&self) -> bool {
+        self.stub.process.has_ended()
     }
 
     fn resident(&self, range: UserRange, out: &mut [bool]) {

@@ -70,6 +70,10 @@ pub trait Platform: Send + Sync + fmt::Debug {
         true
     }
 
+    /// Has `notify` called whenever an address space [is lost](AddressSpace::is_lost), on a thread of the platform's own.
+    /// To be called once, before there is any.
+    fn on_loss(&self, _notify: Box<dyn Fn() + Send + Sync>) {}
+
     /// Counters since the start, for metrics and tests: exits by kind and the like, as `(name, value)`.
     fn counters(&self) -> Vec<(&'static str, u64)>;
 

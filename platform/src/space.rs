@@ -114,6 +114,11 @@ pub trait AddressSpace: Send + Sync + fmt::Debug {
     /// exchange took place exactly when that is `current`.
     fn compare_exchange_u32(&self, addr: UserAddr, current: u32, new: u32) -> Result<u32, MemFault>;
 
+    /// Whether the host has taken it away, with all that was in it: nothing will run in it or be read from it again.
+    fn is_lost(&self) -> bool {
+        false
+    }
+
     /// For each page of `range`, whether it is resident (`mincore(2)`); `out` has one entry a page, unmapped pages are
     /// `false`.
     fn resident(&self, range: UserRange, out: &mut [bool]);

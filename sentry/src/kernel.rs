@@ -17,7 +17,7 @@ use crate::net::NetNamespace;
 use crate::sync::{Level, Mutex};
 use crate::task::futex::FutexTable;
 use crate::task::quiesce::{Quiesce, Quiesced};
-use crate::task::{FsInfo, PidNamespace};
+use crate::task::{ExitStatus, FsInfo, PidNamespace};
 use crate::time::{Clocks, TimerService};
 
 /// What a sandbox is started with.
@@ -100,6 +100,12 @@ impl Kernel {
         };
         let kernel = Arc::new(kernel);
         crate::vfs::set_clock(&kernel);
+        let weak = Arc::downgrade(&kernel);
+        kernel.platform.on_loss(Box::new(move || {
+            if let Some(kernel) = weak.upgrade() {
+                kernel.kill_lost();
+            }
+        }));
         kernel
     }
     /// The boot id, as a raw version 4 UUID.
@@ -127,6 +133,18 @@ impl Kernel {
     /// Ends what [`Kernel::pause`] began.
     pub fn resume(&self) {
         self.quiesce.release();
+    }
+    /// Kills the processes whose memory the host has taken away. Those that run find out by themselves; those that wait do not.
+    fn kill_lost(&self) {
+        for task in self.containers().iter().flat_map(|c| c.pids.tasks()) {
+            if task.mm_opt().is_some_and(|mm| mm.space.is_lost()) {
+                tracing::error!(
+                    "process {} is killed: the host has taken its memory away",
+                    task.group().pid()
+                );
+                task.group().kill_all(ExitStatus::signal(libc::SIGKILL));
+            }
+        }
     }
     /// A number for a new object: unique in the sandbox, never reused.
     pub fn next_id(&self) -> u64 {

@@ -25,6 +25,7 @@ pub(super) const CHECKS: &[Check] = &[
     ("bad-input/fork-bomb", fork_bomb),
     ("bad-input/killed-sandbox", killed_sandbox),
     ("bad-input/killed-gofer", killed_gofer),
+    ("bad-input/killed-stubs", killed_stubs),
 ];
 
 fn run_args(bundle: &Path) -> [String; 4] {
@@ -230,6 +231,27 @@ fn killed_sandbox(runtime: &Runtime) -> Result<()> {
         kill_process(pid, Signal::KILL).context("kill")
     })?;
     ensure!(code.is_none_or(|code| code != 0), "`run` reports success");
+    Ok(())
+}
+
+/// Systrap's processes, which run the program's code, are killed: so is the program, wherever it waits. Other platforms have
+/// none.
+fn killed_stubs(runtime: &Runtime) -> Result<()> {
+    let mut stubs = Vec::new();
+    let code = with_running(runtime, |runtime| {
+        let is_stub = |pid: &i32| {
+            fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "qs-stub")
+        };
+        stubs = runtime.processes().into_iter().filter(is_stub).collect();
+        for pid in stubs.iter().filter_map(|pid| Pid::from_raw(*pid)) {
+            kill_process(pid, Signal::KILL).context("kill")?;
+        }
+        if stubs.is_empty() {
+            runtime.call(&["kill", "test", "KILL"])?;
+        }
+        Ok(())
+    })?;
+    ensure!(code == Some(137), "`run` ended with {code:?}, {} stubs", stubs.len());
     Ok(())
 }
 

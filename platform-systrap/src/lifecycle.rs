@@ -36,7 +36,7 @@ fn whoever_waits_for_a_killed_stub_is_told() {
     let space = first.space.clone();
     let process = pidfd(first.own().stub.process.pid());
     let (sender, losses) = std::sync::mpsc::channel();
-    platform.on_loss(Box::new(move || drop(sender.send(()))));
+    platform.on_loss(Box::new(move || sender.send(()).expect("the test waits")));
     std::thread::scope(|scope| {
         scope.spawn(|| first.run().expect_err("killed"));
         scope.spawn(|| second.run().expect_err("killed"));

@@ -221,8 +221,9 @@ impl Plan<'_> {
 
 /// Sends a request on the launch channel and waits for its answer.
 fn answer(channel: &UnixStream, request: &Request, child: &Child) -> Result<()> {
-    let sent = control::send(channel, request, &[]);
-    match sent.and_then(|()| control::receive::<Response>(channel)) {
+    // A failure shows below. What it said before it ended, perhaps before it was asked, is there to be read.
+    let _ = control::send(channel, request, &[]);
+    match control::receive::<Response>(channel) {
         Ok(Some((response, _))) => response.done(),
         // The other end is closed, wholly or in the midst of an answer: it has ended, or is about to.
         Ok(None) | Err(_) => {

@@ -186,7 +186,7 @@ fn foreground_jobs(terminal: &mut Terminal) -> Result<()> {
     terminal.wait_for("status 130")?;
     terminal.wait_for(PROMPT)?;
     // ^\ too. Not with a shell in front, which ignores it until it has executed the program.
-    terminal.say("python3 -c \"import time; print('star' + 'ted', flush=True); time.sleep(1000)\"\n")?;
+    terminal.say("python3 -c \"import time; print('star' + 'ted', flush=True); [time.sleep(0.05) for _ in iter(int, 1)]\"\n")?;
     terminal.wait_for("started")?;
     terminal.say("\u{1c}")?;
     terminal.wait_for(PROMPT)?;
@@ -212,7 +212,7 @@ fn foreground_jobs(terminal: &mut Terminal) -> Result<()> {
 const WATCHER: &str = "import os, time; front = lambda: os.tcgetpgrp(0) == os.getpgrp(); \
     print('star' + 'ted', flush=True); [time.sleep(.01) for _ in iter(front, False)]; \
     print('be' + 'hind', flush=True); [time.sleep(.01) for _ in iter(front, True)]; \
-    print('now in fr' + 'ont', flush=True); time.sleep(1000)";
+    print('now in fr' + 'ont', flush=True); [time.sleep(0.05) for _ in iter(int, 1)]";
 
 fn background_jobs(terminal: &mut Terminal) -> Result<()> {
     // From the foreground to the background and back; nothing but the job itself can tell when it is there.
@@ -263,7 +263,7 @@ fn python(terminal: &mut Terminal) -> Result<()> {
     terminal.wait_for("columns=123, lines=41")?;
     terminal.wait_for(">>> ")?;
     // At work; at its prompt there is a moment in which it does not notice.
-    terminal.say("import time; print('wai' + 'ting'); time.sleep(1000)\n")?;
+    terminal.say("import time; print('wai' + 'ting'); [time.sleep(0.05) for _ in iter(int, 1)]\n")?;
     terminal.wait_for("waiting")?;
     terminal.say("\u{3}")?;
     terminal.wait_for("KeyboardInterrupt")?;

@@ -158,7 +158,7 @@ fn state_folder(runtime: &Runtime) -> Result<()> {
         Q='{quicksand}'; B='{bundle}'
         fill; why='No space'; fails $Q run --bundle $B test; fails $Q create --bundle $B test; $Q list >/dev/null || echo list
         rm {place}/fill; $Q create --bundle $B test </dev/null >/dev/null; fill
-        fails $Q start test; $Q state test | grep -q created || echo state; $Q delete --force test || echo delete
+        fails $Q start test; $Q state test | grep created >/dev/null || echo state; $Q delete --force test || echo delete
         rm {place}/fill; mount -o remount,ro {place}
         why='Read-only'; fails $Q run --bundle $B test; $Q list >/dev/null || echo list; $Q delete --force test || echo delete
         umount {place}; rm -f {place}.said"

@@ -26,7 +26,8 @@ sleep 0.01 & wait $!; echo "background: $?"
 for i in 1 2 3 4; do (exit $i) & pids[$i]=$!; done
 for i in 1 2 3 4; do wait "${pids[$i]}"; echo "child $i: $?"; done
 mkfifo p; (echo through >p) & cat p; wait
-set -m; (sleep 100) & kill %1; wait %1 2>/dev/null; echo "job: $?"; set +m
+# The job says that it runs before it is killed, and is named as the current one: %1 may still be a job that has ended.
+mkfifo q; set -m; sh -c 'echo up >q; exec sleep 100' & read -r up <q; kill %%; wait $! 2>/dev/null; echo "job $up: $?"; set +m
 ulimit -n 64; ulimit -n; (ulimit -f 1; head -c 100000 /dev/zero >big; echo "file limit: $?") 2>/dev/null
 umask 027; touch masked; stat -c %a masked
 read -r line < <(printf 'a b\\c\n'); echo "$line"

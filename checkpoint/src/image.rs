@@ -171,6 +171,18 @@ impl Image {
         Ok(Image { name, own, parents, layers, compressed, tables, extents: OnceLock::new() })
     }
 
+    /// All descriptors that it holds. A process that keeps these needs no other right to use the image.
+    pub fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        let parts = std::iter::once(&self.own).chain(&self.parents);
+        parts
+            .flat_map(|part| {
+                let blobs = part.blobs.iter().map(|blob| blob.file.as_fd());
+                let set = part.working_set.iter().map(|(blob, _)| blob.file.as_fd());
+                std::iter::once(part.dir.as_fd()).chain(blobs).chain(set)
+            })
+            .collect()
+    }
+
     /// The digest of the index, which covers all of the image but its working set.
     pub fn id(&self) -> Digest {
         self.own.id

@@ -107,8 +107,8 @@ impl RecordTableBuilder {
         self.add_raw(id, &bytes)
     }
 
-    /// Adds a record that is archived already.
-    pub(crate) fn add_raw(&mut self, id: u64, bytes: &[u8]) -> Result<(), WriteError> {
+    /// Adds a record that is archived already: what `rkyv::to_bytes` gave for it.
+    pub fn add_raw(&mut self, id: u64, bytes: &[u8]) -> Result<(), WriteError> {
         let full = |chunk: &Vec<u8>| chunk.len() + bytes.len() > RECORD_CHUNK;
         if self.chunks.last().is_none_or(full) {
             self.chunks.push(Vec::new());

@@ -127,6 +127,8 @@ pub enum Command {
     Pause(IdArgs),
     /// Let the processes of a paused container go on
     Resume(IdArgs),
+    Checkpoint(CheckpointArgs),
+    Restore(RestoreArgs),
     Delete(DeleteArgs),
     List(ListArgs),
     Spec(SpecArgs),
@@ -179,6 +181,72 @@ pub struct RunArgs {
     /// Keep the container's state when it has ended
     #[arg(long)]
     pub keep: bool,
+    /// Go on from this image instead of starting the program
+    #[arg(long, value_name = "DIR")]
+    pub image: Option<PathBuf>,
+}
+
+/// Store a running container in an image
+///
+/// Every process is stopped, the container is written to the image, and then it ends, or goes on with --leave-running. An
+/// image is there as a whole or not at all. What an image cannot hold (an open socket, a terminal) refuses the checkpoint,
+/// by name, and the container goes on.
+#[derive(Args, Debug)]
+#[command(
+    after_help = "Example:\n  quicksand checkpoint --image-path images/ready web\n  quicksand restore --image-path images/ready --bundle bundle web-2"
+)]
+pub struct CheckpointArgs {
+    /// The directory that becomes the image; it must not be there, or be empty
+    #[arg(long, value_name = "DIR")]
+    pub image_path: PathBuf,
+    /// Let the container go on afterwards
+    #[arg(long)]
+    pub leave_running: bool,
+    /// How pages are stored: `none` (mapped as they lie), or `zstd` (smaller, and copied at a restore)
+    #[arg(long, value_enum, default_value = "none")]
+    pub compression: Compression,
+    /// Accepted for compatibility with other runtimes
+    #[arg(long, hide = true)]
+    pub work_path: Option<PathBuf>,
+    /// The container
+    pub id: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Compression {
+    None,
+    Zstd,
+}
+
+/// Create a container from an image and let it go on where it was
+///
+/// The bundle is the one that the image was made with, or one like it: its root, its mounts. Standard streams are ours. As
+/// with `run`, signals are passed on and the exit code is the container's; --detach returns when it runs.
+#[derive(Args, Debug)]
+#[command(
+    after_help = "Example:\n  quicksand restore --image-path images/ready --bundle bundle --detach web-2"
+)]
+pub struct RestoreArgs {
+    #[command(flatten)]
+    pub create: CreateArgs,
+    /// The image
+    #[arg(long, value_name = "DIR")]
+    pub image_path: PathBuf,
+    /// Return when the container runs
+    #[arg(long, short)]
+    pub detach: bool,
+    /// Keep the container's state when it has ended
+    #[arg(long)]
+    pub keep: bool,
+    /// Accepted for compatibility with other runtimes: pages are always read when they are first touched
+    #[arg(long, hide = true)]
+    pub background: bool,
+    /// Accepted for compatibility with other runtimes
+    #[arg(long, hide = true)]
+    pub direct: bool,
+    /// Accepted for compatibility with other runtimes
+    #[arg(long, hide = true)]
+    pub work_path: Option<PathBuf>,
 }
 
 /// Create a container that `start` will run

@@ -43,6 +43,9 @@ pub enum Request {
     Pause,
     /// Let them go on.
     Resume,
+    /// Stop every process and write the container's state to the descriptor that comes with this. When that has been
+    /// answered, the processes go on as soon as the connection closes, unless a `Signal` that ends them comes first.
+    Checkpoint,
     /// Answer when the container's init process has ended.
     Wait,
 }
@@ -68,6 +71,12 @@ pub enum Response {
     /// With its exit code, or 128 + signal.
     Exited(u8),
     Processes(Vec<ProcessInfo>),
+    /// What was written.
+    Saved {
+        objects: u64,
+        pages: u64,
+        zero_pages: u64,
+    },
 }
 
 /// A line of `ps`.

@@ -10,7 +10,9 @@ use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use quicksand_checkpoint::Image;
 use quicksand_host::process::{Child, Namespaces, spawn};
 use rustix::process::{Resource, WaitId, WaitIdOptions};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
@@ -36,6 +38,8 @@ pub struct Plan<'a> {
     pub bundle: PathBuf,
     pub spec: Spec,
     pub stdio: [OwnedFd; 3],
+    /// The image to go on from; the spec's annotation names one where this does not.
+    pub image: Option<PathBuf>,
     /// `stdio` is a terminal that the sandbox is to take as its controlling terminal.
     pub controls_terminal: bool,
     /// The container ends when this process does.
@@ -60,6 +64,7 @@ impl Plan<'_> {
             fail!("--systemd-cgroup is not supported: use the cgroupfs driver, or --ignore-cgroups");
         }
         let rootfs = rootfs(&self.bundle, &self.spec)?;
+        let image = self.open_image()?;
         self.spec.log_ignored();
         let platform = Chosen::by_name(self.global.platform)?;
         // Known before it is made, so that whoever finds what a killed command left can take it away.
@@ -86,7 +91,7 @@ impl Plan<'_> {
             hooks: self.spec.hooks.clone(),
         };
         let mut container = Container::create(&self.global.state_root(), state)?;
-        match self.launch_in(&mut container, rootfs, platform) {
+        match self.launch_in(&mut container, rootfs, image, platform) {
             Ok((child, channel)) => Ok(Launched { container, child, channel }),
             Err(e) => {
                 if let Err(more) = container.remove() {
@@ -101,6 +106,7 @@ impl Plan<'_> {
         self,
         container: &mut Container,
         rootfs: PathBuf,
+        image: Option<Arc<Image>>,
         platform: Chosen,
     ) -> Result<(Child, UnixStream)> {
         let mut resources = self.spec.linux.resources.clone();
@@ -131,6 +137,7 @@ impl Plan<'_> {
             overlay: self.global.overlay,
             strace: self.global.strace,
             stdio: self.stdio,
+            image,
             controls_terminal: self.controls_terminal,
             foreground: self.foreground,
             start_now,
@@ -179,7 +186,22 @@ impl Plan<'_> {
     }
 }
 
+/// The annotation that names the image to go on from.
+const IMAGE_ANNOTATION: &str = "dev.quicksand.image";
+
 impl Plan<'_> {
+    /// The image to go on from, opened whole: the sandbox may open nothing by itself.
+    fn open_image(&self) -> Result<Option<Arc<Image>>> {
+        let annotated = || self.spec.annotations.get(IMAGE_ANNOTATION).map(PathBuf::from);
+        let Some(path) = self.image.clone().or_else(annotated) else { return Ok(None) };
+        if self.controls_terminal || self.spec.process.as_ref().is_some_and(|p| p.terminal) {
+            fail!("a container with a terminal cannot be restored: set process.terminal to false");
+        }
+        let path = fs::canonicalize(&path).context(format!("the image {}", path.display()))?;
+        let image = Image::open(&path).context(format!("the image {}", path.display()))?;
+        Ok(Some(Arc::new(image)))
+    }
+
     /// Makes the gofer process; returns the sandbox's ends of its sockets.
     fn launch_gofer(&self, container: &mut Container, rootfs: &Path, maps: &IdMaps) -> Result<Sockets> {
         let (near, far) = Sockets::pairs(&self.spec)?;

@@ -16,6 +16,7 @@ mod control;
 mod costs;
 mod error;
 mod hooks;
+mod image_stream;
 mod launch;
 mod log;
 mod passwd;

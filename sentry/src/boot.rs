@@ -433,6 +433,8 @@ impl Container {
             }
             files.install(file, FdFlags::empty(), 0, 3)?;
         }
+        let number = |fd| files.get(crate::syscalls::Fd(fd)).map_or(0, |file| file.id);
+        self.set_stdio([number(0), number(1), number(2)]);
         Ok(shared.and_then(|file| file.ops_as::<crate::fs::host::HostTty>().map(|tty| tty.terminal_id())))
     }
 

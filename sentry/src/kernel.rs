@@ -213,6 +213,8 @@ pub struct Container {
     pub(crate) ipc: crate::ipc::IpcNamespace,
     names: Mutex<Names>,
     initial_fs: Arc<FsInfo>,
+    /// The open files that its first process was given as standard streams, by their numbers.
+    stdio: std::sync::OnceLock<[u64; 3]>,
     /// The first devpts that was mounted: where `/dev/ptmx` outside of any devpts leads.
     devpts: std::sync::OnceLock<Arc<DevPts>>,
 }
@@ -238,6 +240,7 @@ impl Container {
             ipc: crate::ipc::IpcNamespace::default(),
             names: Mutex::new(Level::Leaf, Names { host: names.0, domain: names.1 }),
             initial_fs,
+            stdio: std::sync::OnceLock::new(),
             devpts: std::sync::OnceLock::new(),
         });
         let mut containers = kernel.containers.lock();
@@ -249,6 +252,14 @@ impl Container {
     /// The view of the file system that its first task starts with.
     pub fn initial_fs(&self) -> Arc<FsInfo> {
         self.initial_fs.clone()
+    }
+    /// The numbers of the open files that its first process was given as standard streams.
+    pub(crate) fn stdio(&self) -> [u64; 3] {
+        self.stdio.get().copied().unwrap_or_default()
+    }
+    /// Those of the first process count.
+    pub(crate) fn set_stdio(&self, files: [u64; 3]) {
+        let _ = self.stdio.set(files);
     }
     pub fn devpts(&self) -> Option<Arc<DevPts>> {
         self.devpts.get().cloned()

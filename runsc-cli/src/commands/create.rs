@@ -24,6 +24,7 @@ pub fn run(global: &Global, args: CreateArgs) -> Result<u8> {
         bundle,
         spec,
         stdio: streams.stdio,
+        image: None,
         controls_terminal: streams.terminal,
         foreground: false,
         start: false,

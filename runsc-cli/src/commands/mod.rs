@@ -1,5 +1,6 @@
 //! The commands, one file each. A command returns the exit code, or the error that `main` reports.
 
+mod checkpoint;
 mod create;
 mod delete;
 mod doctor;
@@ -10,6 +11,7 @@ mod kill;
 mod list;
 mod pause;
 mod ps;
+mod restore;
 mod run;
 mod run_do;
 mod signals;
@@ -44,6 +46,8 @@ pub fn run(cli: Cli, started_ns: u64) -> Result<u8> {
         Command::Wait(args) => wait::run(global, &args.id),
         Command::Pause(args) => pause::pause(global, &args.id),
         Command::Resume(args) => pause::resume(global, &args.id),
+        Command::Checkpoint(args) => checkpoint::run(global, &args),
+        Command::Restore(args) => restore::run(global, args, started_ns),
         Command::Delete(args) => delete::run(global, &args),
         Command::List(args) => list::run(global, &args),
         Command::Spec(args) => spec::run(args),

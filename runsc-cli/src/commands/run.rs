@@ -26,6 +26,7 @@ pub fn run(global: &Global, args: RunArgs, started_ns: u64) -> Result<u8> {
         bundle,
         spec,
         stdio: streams.stdio,
+        image: args.image,
         controls_terminal: streams.terminal,
         foreground: !args.detach,
         start: true,

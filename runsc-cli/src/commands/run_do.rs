@@ -33,6 +33,7 @@ pub fn run(global: &Global, args: DoArgs, started_ns: u64) -> Result<u8> {
         bundle: PathBuf::from("/"),
         spec,
         stdio: streams.stdio,
+        image: None,
         controls_terminal: streams.terminal,
         foreground: true,
         start: true,

@@ -11,6 +11,7 @@ use quicksand_sentry::boot::{
 use quicksand_sentry::fs::tty::job;
 use quicksand_sentry::kernel::{Container, FirstEntry, Kernel, KernelConfig};
 use quicksand_sentry::machine::Machine;
+use quicksand_sentry::state::{RestoreConfig, Saved};
 use quicksand_sentry::task::credentials::Caps;
 use quicksand_sentry::task::{ExitStatus, Resource, Rlimit, Rlimits};
 use quicksand_sentry::vfs::MountFlags;
@@ -43,11 +44,34 @@ pub struct Sandbox {
 #[derive(Debug)]
 enum Phase {
     /// Created: with what `start` will run.
-    Waiting(Box<ProcessConfig>),
+    Waiting(Program),
     Starting,
     Running(Process),
     /// Ended before it was started, with this code.
     Cancelled(u8),
+}
+
+/// What a container begins with.
+#[derive(Debug)]
+enum Program {
+    Run(Box<ProcessConfig>),
+    Restore(RestoreConfig),
+}
+
+/// The container goes on when this is dropped, unless it was paused before.
+#[derive(Debug)]
+pub struct Held<'a> {
+    resumes: Option<&'a Sandbox>,
+    /// Nobody pauses or resumes it meanwhile.
+    _paused: MutexGuard<'a, bool>,
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        if let Some(sandbox) = self.resumes {
+            sandbox.container.kernel.resume();
+        }
+    }
 }
 
 /// A process that the host started.
@@ -96,13 +120,19 @@ impl Sandbox {
         let copy = |fd: &OwnedFd| fd.try_clone().context("a descriptor");
         let [i, o, e] = &boot.stdio;
         let stdio = [copy(i)?, copy(o)?, copy(e)?];
-        let process = process_config(&process, &passwd, stdio, boot.controls_terminal);
-        // Engines want to hear of a program that is not there from `create`.
-        container.check_program(&process).map_err(boot_error)?;
+        let program = match boot.image.take() {
+            Some(image) => Program::Restore(RestoreConfig { image, stdio }),
+            None => {
+                let process = process_config(&process, &passwd, stdio, boot.controls_terminal);
+                // Engines want to hear of a program that is not there from `create`.
+                container.check_program(&process).map_err(boot_error)?;
+                Program::Run(Box::new(process))
+            }
+        };
         Ok(Sandbox {
             container,
             passwd,
-            phase: Mutex::new(Phase::Waiting(Box::new(process))),
+            phase: Mutex::new(Phase::Waiting(program)),
             changed: Condvar::new(),
             end: Mutex::new(None),
             paused: Mutex::new(false),
@@ -138,22 +168,28 @@ impl Sandbox {
     /// Runs the container's own process.
     pub fn start(&self) -> Result<()> {
         let mut phase = self.phase();
-        let config = match std::mem::replace(&mut *phase, Phase::Starting) {
-            Phase::Waiting(config) => config,
+        let program = match std::mem::replace(&mut *phase, Phase::Starting) {
+            Phase::Waiting(program) => program,
             other => {
                 *phase = other;
                 fail!("the container has been started already");
             }
         };
         drop(phase);
-        match self.container.start(*config) {
+        let started = match program {
+            Program::Run(config) => self.container.start(*config).map_err(boot_error),
+            Program::Restore(config) => {
+                self.container.restore(config).map_err(|e| Error::new(format!("restoring: {e}")))
+            }
+        };
+        match started {
             Ok(started) => {
                 self.set_phase(Phase::Running(Process(started)));
                 Ok(())
             }
             Err(e) => {
                 self.set_phase(Phase::Cancelled(crate::FAILED));
-                Err(boot_error(e))
+                Err(e)
             }
         }
     }
@@ -179,6 +215,25 @@ impl Sandbox {
         }
         self.container.kernel.resume();
         Ok(())
+    }
+    /// Writes the container's state to `out`, in the form of [`crate::image_stream`]. The container stands still until what
+    /// comes back is dropped.
+    pub fn checkpoint(&self, out: OwnedFd) -> Result<(Held<'_>, Saved)> {
+        if !matches!(*self.phase(), Phase::Running(_)) {
+            fail!("the container is not running");
+        }
+        let paused = self.paused();
+        let held = match *paused {
+            true => Held { resumes: None, _paused: paused },
+            false => {
+                self.container.kernel.pause();
+                Held { resumes: Some(self), _paused: paused }
+            }
+        };
+        let mut writer = crate::image_stream::Writer::new(out);
+        let saved = self.container.save(&mut writer).map_err(|e| Error::new(e.to_string()))?;
+        writer.finish().context("writing the image")?;
+        Ok((held, saved))
     }
     fn paused(&self) -> MutexGuard<'_, bool> {
         self.paused.lock().unwrap_or_else(PoisonError::into_inner)

@@ -195,6 +195,7 @@ fn handle(sandbox: &Arc<Sandbox>, connection: &UnixStream, pending: &Arc<Pending
         }
         Request::Pause => answer(sandbox.pause().map(|()| Response::Done)),
         Request::Resume => answer(sandbox.resume().map(|()| Response::Done)),
+        Request::Checkpoint => return checkpoint(sandbox, connection, fds),
         Request::Processes => Response::Processes(sandbox.processes()),
         Request::Wait => {
             sandbox.wait_init();
@@ -211,6 +212,32 @@ fn handle(sandbox: &Arc<Sandbox>, connection: &UnixStream, pending: &Arc<Pending
         }
     };
     control::send(connection, &response, &[])
+}
+
+/// Writes the container's state, and holds it as it is until the image is there.
+fn checkpoint(sandbox: &Sandbox, connection: &UnixStream, fds: Vec<OwnedFd>) -> Result<()> {
+    let saved = match <[OwnedFd; 1]>::try_from(fds) {
+        Ok([out]) => sandbox.checkpoint(out),
+        Err(fds) => Err(Error::new(format!("{} descriptors for an image", fds.len()))),
+    };
+    let held = match saved {
+        Ok((held, saved)) => {
+            let (objects, pages, zero_pages) = (saved.objects, saved.pages, saved.zero_pages);
+            control::send(connection, &Response::Saved { objects, pages, zero_pages }, &[])?;
+            held
+        }
+        Err(e) => return control::send(connection, &Response::Failed(e.to_string()), &[]),
+    };
+    // A client that has gone has no image: the container goes on.
+    let result = match control::receive::<Request>(connection) {
+        Ok(Some((Request::Signal { signal, target }, _))) => {
+            sandbox.signal(signal, target, None).map(|()| Response::Done)
+        }
+        Ok(Some(_)) => Ok(Response::Done),
+        Ok(None) | Err(_) => return Ok(()),
+    };
+    drop(held);
+    control::send(connection, &answer(result), &[])
 }
 
 /// Stays with an `exec`ed process until it has ended.

@@ -46,6 +46,19 @@ pub fn sys_eventfd2(task: &CurrentTask, initial: u32, flags: u32) -> SyscallResu
 }
 
 impl EventFd {
+    /// An eventfd in the state that [`EventFd::state`] told.
+    pub fn restored(kernel: &crate::kernel::Kernel, count: u64, semaphore: bool) -> EventFd {
+        EventFd {
+            count: Mutex::new(Level::Object, count.min(u64::MAX - 1)),
+            semaphore,
+            id: kernel.next_id(),
+            queue: WaitQueue::new(),
+        }
+    }
+    /// The counter, and whether it is a semaphore.
+    pub fn state(&self) -> (u64, bool) {
+        (*self.count.lock(), self.semaphore)
+    }
     fn take(&self) -> Result<u64, Errno> {
         let mut count = self.count.lock();
         if *count == 0 {

@@ -48,6 +48,13 @@ pub(crate) struct Objects {
     pub message_bytes: u64,
 }
 
+impl Objects {
+    /// Whether there is no object of any kind.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.segments.is_empty() && self.semaphores.is_empty() && self.queues.is_empty()
+    }
+}
+
 impl Default for IpcNamespace {
     fn default() -> IpcNamespace {
         IpcNamespace { objects: Mutex::new(Level::Object, Objects::default()) }
@@ -160,6 +167,9 @@ impl<T> Default for Table<T> {
 }
 
 impl<T: Object> Table<T> {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.objects.is_empty()
+    }
     /// The object of an id. EINVAL where there is none, EIDRM where it is another's by now.
     pub(crate) fn get(&mut self, id: i32) -> Result<&mut T, Errno> {
         if id < 0 {

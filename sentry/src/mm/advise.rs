@@ -107,6 +107,17 @@ impl Inner {
         if hole { Err(Errno::ENOMEM) } else { Ok(()) }
     }
 
+    /// Private pages go back to what the VMA says. `part` lies within one.
+    fn drop_contents(&self, part: UserRange, advice: Advice) -> Result<(), Errno> {
+        match self.tree.find(part.start) {
+            // The platform knows pages of an image where the VMA knows none.
+            Some(vma) if self.layered && !vma.is_shared() => {
+                self.space.map(part, vma.prot, vma.platform_backing(part))
+            }
+            _ => self.space.advise(part, advice),
+        }
+    }
+
     /// `part` lies within one VMA.
     fn advise_part(&mut self, part: UserRange, advice: i32, punches: &mut Vec<Punch>) -> Result<(), Errno> {
         let vma = self.tree.find(part.start).ok_or(Errno::ENOMEM)?;
@@ -135,13 +146,13 @@ impl Inner {
                 if special || locked && advice == libc::MADV_DONTNEED {
                     return Err(Errno::EINVAL);
                 }
-                return self.space.advise(part, Advice::DontNeed);
+                return self.drop_contents(part, Advice::DontNeed);
             }
             libc::MADV_FREE => {
                 if special || locked || !vma.is_anonymous() {
                     return Err(Errno::EINVAL);
                 }
-                return self.space.advise(part, Advice::Free);
+                return self.drop_contents(part, Advice::Free);
             }
             libc::MADV_COLD | libc::MADV_PAGEOUT => {
                 // Hints about reclaim, which is the host's own business.

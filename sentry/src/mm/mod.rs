@@ -148,6 +148,8 @@ pub struct Inner {
     /// Flags of future mappings: `mlockall(MCL_FUTURE)`.
     pub(crate) default_flags: VmFlags,
     pub(crate) exe: Option<Arc<OpenFile>>,
+    /// Pages of an image lie over what the VMAs say: what drops contents maps anew.
+    pub(crate) layered: bool,
     /// `hiwater_vm`, in pages.
     pub(crate) peak_total: u64,
     /// VMAs taken out, dropped once the lock is free.
@@ -203,6 +205,7 @@ impl MemoryManager {
             marks: Marks::default(),
             default_flags: VmFlags::empty(),
             exe: None,
+            layered: false,
             peak_total: 0,
             dead: Vec::new(),
         };
@@ -245,6 +248,7 @@ impl MemoryManager {
             marks: inner.marks.clone(),
             default_flags: VmFlags::empty(),
             exe: inner.exe.clone(),
+            layered: inner.layered,
             peak_total: inner.peak_total,
             dead: Vec::new(),
         };
@@ -270,6 +274,10 @@ impl MemoryManager {
     /// After `setrlimit(RLIMIT_STACK)`: how far stacks may grow from now on.
     pub fn set_stack_limit(&self, bytes: u64) {
         self.stack_limit.store(bytes, Ordering::Relaxed);
+    }
+
+    pub(crate) fn stack_limit(&self) -> u64 {
+        self.stack_limit.load(Ordering::Relaxed)
     }
 
     /// The program (`/proc/PID/exe`).

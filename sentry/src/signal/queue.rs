@@ -23,6 +23,10 @@ impl Queue {
     pub fn is_empty(&self) -> bool {
         self.list.is_empty()
     }
+    /// All, oldest first.
+    pub fn iter(&self) -> impl Iterator<Item = &SigInfo> {
+        self.list.iter()
+    }
     /// Queues a signal; false where it coalesced with one that is pending.
     pub fn push(&mut self, info: SigInfo) -> bool {
         if info.signo < SIGRTMIN && self.set.contains(info.signo) {

@@ -8,6 +8,7 @@ use quicksand_abi::signal::{SA_NOCLDSTOP, SIG_IGN, SigInfo, code};
 use super::send::send_to_group;
 use crate::sync::Events;
 use crate::task::group::{ChildEvent, GroupState};
+use crate::task::parked::Whereabouts;
 use crate::task::{CurrentTask, ThreadGroup, Work};
 
 impl CurrentTask {
@@ -43,7 +44,7 @@ impl CurrentTask {
                 break;
             }
             if self.has_work(Work::QUIESCE) {
-                self.quiesce();
+                self.quiesce(Whereabouts::Stopped);
                 continue;
             }
             self.waiter.park(None);

@@ -1,1 +1,23 @@
-//! Records of kernel objects, and what must differ between clones.
+//! Checkpoint and restore: kernel objects as records, guest memory as pages.
+//!
+//! - [`records`]: what is stored of each kind of object. [`sink`]: where a checkpoint goes.
+//! - [`save`]: from a stopped kernel to records; [`save_files`] for what descriptors lead to; [`memory`] for pages.
+//! - [`restore`]: from an image to a container that runs on.
+//!
+//! Invariants:
+//! - A checkpoint looks at a kernel in which every task waits at the quiesce barrier, and changes nothing in it.
+//! - What cannot be stored refuses the checkpoint, by name ([`SaveError::Unsupported`]); nothing is left out silently.
+//! - An image is hostile: a restore trusts no number in it, and fails with an error that says which record was wrong.
+
+pub mod memory;
+pub mod records;
+pub mod restore;
+mod restore_files;
+pub mod save;
+mod save_files;
+pub mod sink;
+mod trees;
+
+pub use restore::{RestoreConfig, RestoreError};
+pub use save::{SaveError, Saved};
+pub use sink::ImageSink;

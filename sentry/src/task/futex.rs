@@ -41,7 +41,7 @@ pub(crate) struct FutexWaiter {
     /// Where it is queued. Changes under the locks of both buckets.
     bucket: AtomicUsize,
     /// Set when it was taken out of its bucket to be woken.
-    woken: AtomicBool,
+    pub(super) woken: AtomicBool,
 }
 
 #[derive(Debug)]

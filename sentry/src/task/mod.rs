@@ -24,6 +24,7 @@ pub mod futex_waitv;
 pub mod group;
 pub mod ioprio;
 pub mod membarrier;
+pub(crate) mod parked;
 pub mod pid;
 pub mod pidfd;
 pub mod prctl;
@@ -100,6 +101,8 @@ pub struct Task {
     /// It has given away the futexes it owned, and will not look again.
     left_futexes: AtomicBool,
     pub(crate) state: Mutex<TaskState>,
+    /// What its loop holds, while it waits at the quiesce barrier.
+    pub(crate) parked: Mutex<Option<Box<parked::Parked>>>,
     /// Its blocked set and its own queue; what is sent to the process is in the group.
     pub signals: TaskSignals,
     /// Processor time used.
@@ -184,6 +187,7 @@ impl Task {
             kicker: OnceLock::new(),
             left_futexes: AtomicBool::new(false),
             state: Mutex::new(Level::Task, state),
+            parked: Mutex::new(Level::Leaf, None),
             signals: TaskSignals::default(),
             cpu: CpuClock::default(),
             start_time,

@@ -196,6 +196,11 @@ impl Tables {
         if self.is_taken(number) { Err(Errno::EEXIST) } else { Ok(number) }
     }
 
+    /// After a restore: the next number is the one after `last`.
+    pub(crate) fn go_on_from(&mut self, last: i32) {
+        self.last = last.clamp(0, PID_MAX - 1);
+    }
+
     /// Tasks, and zombies whose leader has ended.
     pub(crate) fn count(&self) -> u64 {
         let leaderless = self.procs.keys().filter(|pid| !self.tasks.contains_key(pid)).count();

@@ -13,10 +13,11 @@ use quicksand_abi::{Errno, SigInfo, UserAddr};
 use quicksand_platform::{Exit, Fault, PlatformError, Trap};
 
 use super::group::ExitStatus;
+use super::parked::Whereabouts;
 use super::{CurrentTask, RestartBlock, Work};
 use crate::mm::FaultOutcome;
 use crate::sync::{Events, Registration, WaitQueue};
-use crate::syscalls::{Blocked, OnSignal, SyscallError, SyscallResult, WakeReason, dispatch};
+use crate::syscalls::{Blocked, OnSignal, Resume, SyscallError, SyscallResult, WakeReason, dispatch};
 
 /// Stack of a task's host thread, in bytes of address space. The deepest paths are a path walk through symbolic links
 /// into an overlay over a gofer (about 40 KiB in a debug build); what is not touched costs nothing.
@@ -34,8 +35,13 @@ pub(crate) struct TrapInfo {
 
 /// Starts a host thread that runs `task`. EAGAIN where the host gives none.
 pub(crate) fn spawn(task: CurrentTask) -> Result<(), Errno> {
+    spawn_in_call(task, None)
+}
+
+/// As [`spawn`]; the task was restored from within `call`, and goes on waiting there.
+pub(crate) fn spawn_in_call(task: CurrentTask, call: Option<RestartBlock>) -> Result<(), Errno> {
     let builder = std::thread::Builder::new().name(format!("task-{}", task.tid())).stack_size(STACK_SIZE);
-    match builder.spawn(move || main(task)) {
+    match builder.spawn(move || main(task, call)) {
         Ok(_) => Ok(()),
         Err(e) => {
             tracing::warn!("no host thread for a task: {e}");
@@ -44,7 +50,7 @@ pub(crate) fn spawn(task: CurrentTask) -> Result<(), Errno> {
     }
 }
 
-fn main(task: CurrentTask) {
+fn main(task: CurrentTask, call: Option<RestartBlock>) {
     let kernel = task.kernel().clone();
     kernel.quiesce.enter(&task);
     if let Some(first) = kernel.take_first_entry() {
@@ -53,6 +59,9 @@ fn main(task: CurrentTask) {
         (first.0)();
     }
     task.cpu.start(!kernel.platform.guest_time_is_callers());
+    if let Some(call) = call {
+        task.continue_call(call);
+    }
     let mut since = Instant::now();
     while task.before_guest() {
         let entered = Instant::now();
@@ -91,7 +100,7 @@ impl CurrentTask {
             let work = self.work();
             let unsettled = self.restart.get().is_some() || self.saved_mask.get().is_some();
             if work.contains(Work::QUIESCE) && !work.contains(Work::KILL) {
-                self.quiesce();
+                self.quiesce(Whereabouts::BetweenCalls);
             } else if work.intersects(Work::SIGNAL | Work::KILL | Work::STOP) || unsettled {
                 self.clear_work(Work::STOP);
                 self.deliver_signals();
@@ -136,6 +145,18 @@ impl CurrentTask {
             *self.resume.borrow_mut() = block.resume;
             self.wake_reason.set(WakeReason::Event);
         }
+        self.call_and_wait(number, args)
+    }
+
+    /// Goes on with a call that a restored task was in.
+    fn continue_call(&self, call: RestartBlock) {
+        let begun = call.resume != Resume::None;
+        self.wake_reason.set(if begun { WakeReason::Event } else { WakeReason::First });
+        *self.resume.borrow_mut() = call.resume;
+        self.call_and_wait(call.number, call.args);
+    }
+
+    fn call_and_wait(&self, number: u64, args: [u64; 6]) -> std::time::Duration {
         let mut waited = std::time::Duration::ZERO;
         let mut result = dispatch(self, number, &args);
         if let Err(SyscallError::Blocked(blocked)) = result {
@@ -166,7 +187,7 @@ impl CurrentTask {
         let mut registered_on: Vec<(Arc<WaitQueue>, Events)> = Vec::new();
         loop {
             let reason = if same_queues(&registered_on, &blocked.on) {
-                self.park(&blocked)
+                self.park(number, args, &blocked)
             } else {
                 // A change between the try and the registration is seen by one more try.
                 registered.clear();
@@ -211,7 +232,7 @@ impl CurrentTask {
     }
 
     /// Parks until something happens, and says what.
-    fn park(&self, blocked: &Blocked) -> WakeReason {
+    fn park(&self, number: u64, args: &[u64; 6], blocked: &Blocked) -> WakeReason {
         let deadline = blocked.deadline.and_then(|at| self.kernel().clocks.instant(at));
         loop {
             let work = self.work();
@@ -219,8 +240,9 @@ impl CurrentTask {
                 return WakeReason::Interrupted;
             }
             if work.contains(Work::QUIESCE) {
-                self.quiesce();
-                continue;
+                self.quiesce(Whereabouts::In { number, args: *args, blocked });
+                // The wake that led here may have stood for an event as well.
+                return WakeReason::Event;
             }
             let interruptible = blocked.on_signal != OnSignal::Killable;
             if interruptible && work.intersects(Work::SIGNAL | Work::STOP) {
@@ -246,10 +268,14 @@ impl CurrentTask {
         }
     }
 
-    /// The world stops: waits until it goes on. Everything about the task is data here.
-    pub(crate) fn quiesce(&self) {
+    /// The world stops: waits until it goes on. Everything about the task is data here, and is left where a checkpoint finds
+    /// it.
+    pub(crate) fn quiesce(&self, at: Whereabouts<'_>) {
         self.clear_work(Work::QUIESCE);
+        *self.parked.lock() = Some(Box::new(self.as_data(at)));
         self.kernel().quiesce.arrive(self);
+        let parked = self.parked.lock().take();
+        drop(parked);
     }
 
     fn fault(&self, fault: Fault) {

@@ -103,6 +103,13 @@ enum Due {
 }
 
 impl GroupTimers {
+    /// Whether there is any timer, set or not, that a program could ask about.
+    pub fn are_set(&self) -> bool {
+        let state = self.state.lock();
+        let idle = |schedule: &Schedule| schedule.next_ns.is_none();
+        !(idle(&state.real) && idle(&state.user) && idle(&state.prof) && state.posix.is_empty())
+    }
+
     /// `execve(2)`: POSIX timers are gone, interval timers go on.
     pub fn exec(&self) {
         let old = std::mem::take(&mut self.state.lock().posix);

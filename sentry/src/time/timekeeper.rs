@@ -30,6 +30,9 @@ use quicksand_vdso::{COARSE_TICK_NS, ClockPage, DATA_BYTES, IMAGE, MODE_ASK, MOD
 use rustix::time::ClockId;
 use zerocopy::IntoBytes;
 
+/// How large the memory of [`Timekeeper::vdso_memory`] is.
+pub const VDSO_BYTES: u64 = DATA_BYTES + (IMAGE.len() as u64).next_multiple_of(4096);
+
 /// No line is drawn through two measurements that are closer than this.
 const MIN_BASELINE_NS: u64 = 2_000_000;
 /// The measurements that a rate is computed from are at most about twice this far apart, so that it follows the host's.
@@ -452,8 +455,7 @@ fn host_distrusts_tsc() -> bool {
 /// Memory with an empty page and the image.
 fn vdso_memory() -> rustix::io::Result<Arc<OwnedFd>> {
     let fd = rustix::fs::memfd_create("vdso", rustix::fs::MemfdFlags::CLOEXEC)?;
-    let len = DATA_BYTES + (IMAGE.len() as u64).next_multiple_of(4096);
-    rustix::fs::ftruncate(&fd, len)?;
+    rustix::fs::ftruncate(&fd, VDSO_BYTES)?;
     let page = ClockPage { coarse_tick_ns: COARSE_TICK_NS, ..ClockPage::default() };
     rustix::io::pwrite(&fd, page.as_bytes(), 0)?;
     let mut done = 0;

@@ -77,6 +77,14 @@ impl Default for FileLocks {
     }
 }
 
+impl FileLocks {
+    /// Whether anybody holds one.
+    pub fn are_held(&self) -> bool {
+        let inner = self.inner.lock();
+        !(inner.flocks.is_empty() && inner.records.is_empty())
+    }
+}
+
 /// The locks of an inode, made now where it has none yet.
 pub fn of(inode: &Inode) -> &FileLocks {
     inode.locks.get_or_init(Box::default)

@@ -26,7 +26,7 @@ pub mod notify;
 pub mod open;
 pub mod perm;
 pub mod rw;
-mod special;
+pub(crate) mod special;
 pub mod syscalls_attr;
 pub mod syscalls_fd;
 pub mod syscalls_ioctl;
@@ -46,6 +46,7 @@ pub use inode::{
 };
 pub use io::{IoDst, IoSrc};
 pub use mount::{Mount, MountFlags, MountNamespace, Path};
+pub(crate) use open::reopen;
 pub use open::{OpenHow, open, open_exec, open_path};
 
 /// The kernel whose clock files are stamped by. File systems are asked without a task, and the guest compares what it

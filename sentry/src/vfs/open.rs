@@ -289,6 +289,23 @@ fn finish(
     Ok(file)
 }
 
+/// Opens a place for a restored open file: what was allowed when it was first opened stays allowed.
+pub(crate) fn reopen(
+    task: &CurrentTask,
+    path: Path,
+    flags: OpenFlags,
+    deny_write: bool,
+) -> Result<Arc<OpenFile>, SyscallError> {
+    if flags.contains(OpenFlags::PATH) {
+        return Ok(OpenFile::new(path, Box::new(PathOnly), flags));
+    }
+    let file = finish(task, path, flags & !NOT_KEPT, false)?;
+    if deny_write {
+        file.hold_deny_write()?;
+    }
+    Ok(file)
+}
+
 /// O_TRUNC (`handle_truncate`).
 fn truncate_open(task: &CurrentTask, path: &Path) -> Result<(), Errno> {
     let inode = &path.dentry.inode;

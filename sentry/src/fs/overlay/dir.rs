@@ -37,6 +37,9 @@ pub(super) enum Entry {
     Absent,
 }
 
+/// A name, and what it leads to: `None` where it was removed.
+pub(crate) type Known = (Box<FileName>, Option<Arc<Inode>>);
+
 /// An entry of the lower directory, as it was read.
 #[derive(Debug)]
 struct Listed {
@@ -163,6 +166,24 @@ impl Directory {
         }
     }
 
+    /// What is known to be there or removed, by name: whiteouts are `None`.
+    pub(super) fn known(&self) -> Vec<Known> {
+        let mut all: Vec<_> = self
+            .entries
+            .iter()
+            .filter_map(|(name, entry)| match entry {
+                Entry::Child { inode, .. } => Some((name.clone(), Some(inode.clone()))),
+                Entry::Whiteout => Some((name.clone(), None)),
+                Entry::Absent => None,
+            })
+            .collect();
+        all.sort_by(|a, b| a.0.cmp(&b.0));
+        all
+    }
+    /// The name that the lower directory has is removed, whatever it leads to.
+    pub(super) fn white_out(&mut self, name: &FileName) {
+        self.entries.insert(name.into(), Entry::Whiteout);
+    }
     pub(super) fn take_all(&mut self) -> Vec<Arc<Inode>> {
         let entries = std::mem::take(&mut self.entries).into_values();
         entries

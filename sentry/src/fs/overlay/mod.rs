@@ -30,6 +30,7 @@ use crate::sync::{Level, Mutex};
 use crate::vfs::inode::{FsStat, StatFs};
 use crate::vfs::{Dentry, FileKind, Inode, Mount, MountFlags, OpenFile, OpenFlags, Path, Superblock};
 
+pub(crate) use dir::Known;
 use inode::Node;
 
 /// `OVERLAYFS_SUPER_MAGIC`.
@@ -86,6 +87,47 @@ pub fn new(lower: Arc<Inode>, options: &tmpfs::Options) -> Result<Arc<Dentry>, E
     });
     let root = Node::over(&fs, &sb, lower)?;
     Ok(Dentry::new_root(root, b"/"))
+}
+
+/// What differs from the tree below, of one file of an overlay.
+#[derive(Debug)]
+pub(crate) struct Changes {
+    /// The lower file.
+    pub lower: Option<Arc<Inode>>,
+    /// What holds the changed attributes, and the contents where `contents` says so.
+    pub upper: Option<Arc<Inode>>,
+    pub contents: bool,
+    /// Of a directory: what is known to be there, or (`None`) removed.
+    pub entries: Vec<Known>,
+}
+
+/// What differs of a file; `None` where it is not of an overlay.
+pub(crate) fn changes(inode: &Inode) -> Option<Changes> {
+    let node = inode.ops_as::<Node>()?;
+    let state = node.state.lock();
+    Some(Changes {
+        lower: node.lower.clone(),
+        upper: state.upper.clone(),
+        contents: node.is_changed(),
+        entries: state.dir.known(),
+    })
+}
+
+/// For a restore: a name of the lower directory is removed.
+pub(crate) fn white_out(dir: &Inode, name: &[u8]) -> Result<(), Errno> {
+    Node::of(dir)?.state.lock().dir.white_out(name);
+    Ok(())
+}
+
+/// For a restore: the upper node of a file; with `contents`, what it holds is the file's, and it is empty now.
+pub(crate) fn upper_of(inode: &Inode, contents: bool) -> Result<Arc<Inode>, Errno> {
+    let node = Node::of(inode)?;
+    let mut state = node.state.lock();
+    let upper = node.upper(&mut state)?;
+    if contents {
+        node.copy_contents(&mut state, 0)?;
+    }
+    Ok(upper)
 }
 
 /// An overlay and a mount of it.

@@ -11,7 +11,7 @@ use crate::task::CurrentTask;
 use crate::vfs::{Attr, FileKind, Inode, InodeOps, SetAttr};
 
 /// A pipe's inode: leads `/proc/PID/fd/N` back to the pipe.
-pub(super) struct PipeInode {
+pub(in crate::fs) struct PipeInode {
     pub(super) pipe: Arc<Pipe>,
     attr: NamelessInode,
 }

@@ -42,6 +42,19 @@ impl Default for Buffers {
 }
 
 impl Buffers {
+    /// The ring that [`Buffers::contents`] told of.
+    pub fn restored(slots: usize, buffers: Vec<(Vec<u8>, bool)>) -> Result<Buffers, Errno> {
+        let fits = |(data, _): &(Vec<u8>, bool)| !data.is_empty() && data.len() <= PAGE;
+        if !slots.is_power_of_two() || slots > (1 << 31) / PAGE || !buffers.iter().all(fits) {
+            return Err(Errno::EINVAL);
+        }
+        let used = buffers.into_iter().map(|(data, packet)| Buffer { data, start: 0, packet }).collect();
+        Ok(Buffers { used, slots })
+    }
+    /// What the buffers in use hold, and whether each is a packet.
+    pub fn contents(&self) -> Vec<(Vec<u8>, bool)> {
+        self.used.iter().map(|buffer| (buffer.bytes().to_vec(), buffer.packet)).collect()
+    }
     pub fn slots(&self) -> usize {
         self.slots
     }

@@ -29,6 +29,11 @@ pub use buffers::{Buffer, Buffers, PAGE};
 pub use fifo::{FifoTable, open_fifo};
 pub use file::PipeFile;
 
+/// Whether the inode is that of a pipe without a name.
+pub fn is_nameless(inode: &crate::vfs::Inode) -> bool {
+    inode.ops_as::<anon_pipe::PipeInode>().is_some()
+}
+
 /// `/proc/sys/fs/pipe-max-size`.
 pub const MAX_SIZE: usize = 1 << 20;
 /// PIPE_BUF: writes up to this size are atomic.
@@ -56,6 +61,18 @@ pub(in crate::fs) struct State {
 impl Pipe {
     pub fn new() -> Arc<Pipe> {
         Arc::new(Pipe { state: Mutex::new(Level::Object, State::default()), queue: WaitQueue::new() })
+    }
+
+    /// A pipe that holds `buffers`, each with whether it is a packet; nobody has it open. EINVAL where they do not fit.
+    pub fn restored(slots: usize, buffers: Vec<(Vec<u8>, bool)>) -> Result<Arc<Pipe>, Errno> {
+        let pipe = Pipe::new();
+        pipe.state.lock().buffers = Buffers::restored(slots, buffers)?;
+        Ok(pipe)
+    }
+    /// How many buffers there may be, and those in use, oldest first.
+    pub fn contents(&self) -> (usize, Vec<(Vec<u8>, bool)>) {
+        let state = self.state.lock();
+        (state.buffers.slots(), state.buffers.contents())
     }
 
     /// Bytes waiting (`FIONREAD`).

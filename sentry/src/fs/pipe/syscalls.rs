@@ -41,6 +41,27 @@ pub fn pipe2(task: &CurrentTask, fds: UserAddr, flags: u32) -> SyscallResult {
     Ok(0)
 }
 
+/// An open end of a restored pipe that nothing counts yet; `inode` is its inode, made by [`restored_inode`].
+pub fn restored_end(
+    pipe: &Arc<Pipe>,
+    inode: &Arc<crate::vfs::Inode>,
+    (read, write): (bool, bool),
+    flags: OpenFlags,
+) -> Arc<OpenFile> {
+    {
+        let mut state = pipe.state.lock();
+        state.readers += u32::from(read);
+        state.writers += u32::from(write);
+    }
+    let ops = Box::new(PipeFile::counted(pipe.clone(), read, write, None));
+    OpenFile::new_anonymous(inode.clone(), &format!("pipe:[{}]", inode.ino), ops, flags)
+}
+
+/// The inode of a restored pipe.
+pub fn restored_inode(task: &CurrentTask, pipe: &Arc<Pipe>) -> Arc<crate::vfs::Inode> {
+    PipeInode::make(task, pipe)
+}
+
 /// Both ends of a new pipe. Of `flags`, O_NONBLOCK and O_DIRECT count.
 pub fn new_pipe(task: &CurrentTask, flags: OpenFlags) -> (Arc<OpenFile>, Arc<OpenFile>) {
     let pipe = Pipe::new();

@@ -50,6 +50,10 @@ impl Entries {
         let entry = self.by_cookie.get_mut(cookie)?;
         Some(std::mem::replace(&mut entry.1, inode))
     }
+    /// All, in their order.
+    pub(super) fn list(&self) -> Vec<(Box<FileName>, Arc<Inode>)> {
+        self.by_cookie.values().cloned().collect()
+    }
     pub(super) fn take_all(&mut self) -> Vec<Arc<Inode>> {
         self.by_name.clear();
         std::mem::take(&mut self.by_cookie).into_values().map(|(_, inode)| inode).collect()

@@ -135,6 +135,14 @@ pub(crate) fn file_ops() -> Box<dyn FileOps> {
     Box::new(file::TmpfsFile)
 }
 
+/// The entries of a directory of this file system, and `None` for anything else.
+pub(crate) fn entries(inode: &Inode) -> Option<Vec<(Box<FileName>, Arc<Inode>)>> {
+    match &inode.ops_as::<Node>()?.state.lock().body {
+        Body::Dir(entries) => Some(entries.list()),
+        _ => None,
+    }
+}
+
 /// Writes `data` into a regular file of this file system; ENOSPC where not all of it fits.
 pub(crate) fn fill(inode: &Inode, offset: u64, data: &[u8]) -> Result<(), Errno> {
     let node = Node::of(inode)?;

@@ -1,0 +1,83 @@
+//! `checkpoint`: a running container becomes an image.
+//!
+//! The sandbox has no right to make files: it writes its state to a pipe, and the image is made here. It stands still until
+//! the image is durable, and ends or goes on then; where this command dies, it goes on.
+
+use std::fs;
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::time::Instant;
+
+use quicksand_checkpoint::{Encoding, ImageSpec, ImageWriter};
+
+use crate::cli::{CheckpointArgs, Compression, Global};
+use crate::control::{self, Request, Response, Target};
+use crate::error::{Context, Error, Result};
+use crate::fail;
+use crate::image_stream;
+use crate::state::{Container, Status};
+
+pub fn run(global: &Global, args: &CheckpointArgs) -> Result<u8> {
+    let mut container = Container::open(&global.state_root(), &args.id)?;
+    match container.state.status() {
+        Status::Running | Status::Paused => {}
+        status => fail!("container {:?} is {}, not running", args.id, status.name()),
+    }
+    let begun = Instant::now();
+    let writer = create(args, &container)?;
+    let connection = control::connect(&container.control_socket())?;
+    let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).context("a pipe")?;
+    // A full megabyte at a time; a smaller pipe works as well.
+    let _ = rustix::pipe::fcntl_setpipe_size(&write, 1 << 20);
+    control::send(&connection, &Request::Checkpoint, &[write.as_fd()])?;
+    drop(write);
+    let received = image_stream::receive(read, writer);
+    let (objects, pages, zero_pages) = match control::receive::<Response>(&connection)? {
+        Some((Response::Saved { objects, pages, zero_pages }, _)) => (objects, pages, zero_pages),
+        Some((Response::Failed(message), _)) => return Err(Error::new(message)),
+        Some((other, _)) => fail!("the sandbox answered {other:?}"),
+        None => fail!("the sandbox has ended"),
+    };
+    let id = received?.finish().context("writing the image")?;
+    let what = match args.leave_running {
+        true => Request::Resume,
+        false => Request::Signal { signal: libc::SIGKILL, target: Target::All },
+    };
+    control::send(&connection, &what, &[])?;
+    // It may have ended before it could answer.
+    let answered = control::receive::<Response>(&connection);
+    if args.leave_running {
+        match answered? {
+            Some((response, _)) => response.done()?,
+            None => fail!("the sandbox has ended"),
+        }
+    } else {
+        container.state.paused = false;
+        container.save()?;
+    }
+    tracing::info!(
+        "checkpoint {}: {objects} objects, {pages} pages stored, {zero_pages} known, {:.1} ms",
+        id.hex(),
+        begun.elapsed().as_secs_f64() * 1e3
+    );
+    Ok(0)
+}
+
+fn create(args: &CheckpointArgs, container: &Container) -> Result<ImageWriter> {
+    let path = &args.image_path;
+    if let Some(above) = path.parent().filter(|above| *above != Path::new("")) {
+        fs::create_dir_all(above).context(above.display())?;
+    }
+    // An empty directory stands for none: engines make one.
+    let _ = fs::remove_dir(path);
+    let mut spec = ImageSpec {
+        encoding: match args.compression {
+            Compression::None => Encoding::Raw,
+            Compression::Zstd => Encoding::Zstd,
+        },
+        ..ImageSpec::default()
+    };
+    spec.annotations.insert("dev.quicksand.container".into(), container.state.id.clone());
+    spec.annotations.insert("dev.quicksand.bundle".into(), container.state.bundle.display().to_string());
+    ImageWriter::create(path, spec).context(format!("the image {}", path.display()))
+}

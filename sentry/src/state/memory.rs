@@ -1,0 +1,364 @@
+//! Guest memory: from address spaces to pages of an image, and back to mappings of it.
+//!
+//! Stored are the private pages that differ from what is behind them: of anonymous memory those that are not zero, of a
+//! private mapping of a file those that do not hold the file's contents. A restored address space maps the files anew and
+//! the image's pages over them, `MAP_PRIVATE`: nothing is read before it is touched.
+//!
+//! Invariant: pages of an image are mapped only within private mappings of the address space that they were stored for.
+
+use std::sync::Arc;
+
+use quicksand_abi::{PAGE_SIZE, UserAddr, UserRange};
+use quicksand_checkpoint::{Image, PageBacking};
+use quicksand_platform::{Backing, Prot};
+
+use super::records as rec;
+use super::restore::RestoreError;
+use super::save::{SaveError, unsupported};
+use super::sink::ImageSink;
+use crate::mm::{Inner, Layout, Limits, Marks, MemoryManager, VmFlags, Vma, VmaBacking};
+use crate::vfs::OpenFile;
+
+/// How many pages are looked at in one go.
+const WINDOW: u64 = 256;
+/// Marks that a record holds, in its order.
+const MARKS: usize = 12;
+
+fn marks_to_array(m: &Marks) -> [u64; MARKS] {
+    [
+        m.start_code,
+        m.end_code,
+        m.start_data,
+        m.end_data,
+        m.start_brk,
+        m.brk,
+        m.start_stack,
+        m.arg_start,
+        m.arg_end,
+        m.env_start,
+        m.env_end,
+        m.vdso,
+    ]
+    .map(|addr| addr.0)
+}
+
+fn marks_from(array: [u64; MARKS], auxv: Vec<u8>) -> Marks {
+    let [
+        start_code,
+        end_code,
+        start_data,
+        end_data,
+        start_brk,
+        brk,
+        start_stack,
+        arg_start,
+        arg_end,
+        env_start,
+        env_end,
+        vdso,
+    ] = array.map(UserAddr);
+    Marks {
+        start_code,
+        end_code,
+        start_data,
+        end_data,
+        start_brk,
+        brk,
+        start_stack,
+        arg_start,
+        arg_end,
+        env_start,
+        env_end,
+        vdso,
+        auxv,
+    }
+}
+
+fn prot_bits(prot: Prot) -> u8 {
+    u8::from(prot.read) | u8::from(prot.write) << 1 | u8::from(prot.execute) << 2
+}
+fn prot_from(bits: u8) -> Prot {
+    Prot { read: bits & 1 != 0, write: bits & 2 != 0, execute: bits & 4 != 0 }
+}
+
+/// The record of an address space, and the open files that it names.
+pub(super) fn describe(mm: &MemoryManager) -> Result<(rec::Mm, Vec<Arc<OpenFile>>), SaveError> {
+    let inner = mm.read();
+    let mut files: Vec<Arc<OpenFile>> = inner.exe.iter().cloned().collect();
+    let mut vmas = Vec::with_capacity(inner.tree.len());
+    for vma in inner.tree.iter() {
+        let backing = match &vma.backing {
+            VmaBacking::Anon => rec::Backing::Anon,
+            VmaBacking::File { file, offset, host_writable, .. } => {
+                files.push(file.clone());
+                rec::Backing::File { file: file.id, offset: *offset, may_write: *host_writable }
+            }
+            VmaBacking::Special { name, offset, .. } => {
+                rec::Backing::Special { name: (*name).to_owned(), offset: *offset }
+            }
+            VmaBacking::SharedAnon { .. } => {
+                return unsupported(format!("memory at {:#x} is shared between processes", vma.start().0));
+            }
+        };
+        vmas.push(rec::Vma {
+            start: vma.start().0,
+            end: vma.end().0,
+            prot: prot_bits(vma.prot),
+            max_prot: prot_bits(vma.max_prot),
+            flags: vma.flags.bits(),
+            backing,
+            anon_name: vma.anon_name.as_ref().map(|name| name.to_vec()),
+        });
+    }
+    let record = rec::Mm {
+        mmap_base: inner.layout.mmap_base.0,
+        top_down: inner.layout.top_down,
+        low_base: inner.layout.low_base.0,
+        marks: marks_to_array(&inner.marks),
+        auxv: inner.marks.auxv.clone(),
+        default_flags: inner.default_flags.bits(),
+        exe: inner.exe.as_ref().map(|exe| exe.id),
+        stack_limit: mm.stack_limit(),
+        vmas,
+    };
+    Ok((record, files))
+}
+
+/// Stores the private pages of an address space. Returns how many were stored, and how many were found to be zero.
+pub(super) fn save_pages(mm: &MemoryManager, sink: &mut dyn ImageSink) -> Result<(u64, u64), SaveError> {
+    let inner = mm.read();
+    let (mut stored, mut zero) = (0, 0);
+    for vma in inner.tree.iter() {
+        if vma.is_shared() || matches!(vma.backing, VmaBacking::Special { .. }) {
+            continue;
+        }
+        let (pages, zeroes) = save_vma(mm.id, &inner, vma, sink)?;
+        stored += pages;
+        zero += zeroes;
+    }
+    Ok((stored, zero))
+}
+
+fn save_vma(space: u64, inner: &Inner, vma: &Vma, sink: &mut dyn ImageSink) -> Result<(u64, u64), SaveError> {
+    let (mut stored, mut zero) = (0, 0);
+    let mut data = vec![0; (WINDOW * PAGE_SIZE) as usize];
+    let mut behind = Vec::new();
+    let mut at = vma.start();
+    while at < vma.end() {
+        let end = UserAddr(at.0 + WINDOW * PAGE_SIZE).min(vma.end());
+        let window = UserRange { start: at, end };
+        let mut resident = vec![false; (window.len() / PAGE_SIZE) as usize];
+        inner.space.resident(window, &mut resident);
+        if resident.contains(&true) {
+            let readable = Readable::make(inner, vma, window)?;
+            let page = PAGE_SIZE as usize;
+            for (i, bytes) in data[..window.len() as usize].chunks_exact_mut(page).enumerate() {
+                let addr = UserAddr(at.0 + (i * page) as u64);
+                // What cannot be read lies beyond the end of the file behind it.
+                resident[i] = resident[i] && inner.space.read(addr, bytes).is_ok();
+            }
+            drop(readable);
+            let filled = read_behind(vma, window, &mut behind)?;
+            let differs = |i: usize| {
+                let range = i * page..(i + 1) * page;
+                let now = &data[range.clone()];
+                match filled.and_then(|len| behind.get(range).filter(|_| (i + 1) * page <= len)) {
+                    Some(before) => now != before,
+                    None => now.iter().any(|byte| *byte != 0),
+                }
+            };
+            let wanted: Vec<bool> = resident.iter().enumerate().map(|(i, r)| *r && differs(i)).collect();
+            zero += resident.iter().zip(&wanted).filter(|(r, w)| **r && !**w).count() as u64;
+            let mut i = 0;
+            while i < wanted.len() {
+                let run = wanted[i..].iter().take_while(|w| **w == wanted[i]).count();
+                if wanted[i] {
+                    let start_page = at.0 / PAGE_SIZE + i as u64;
+                    sink.pages(space, start_page, &data[i * page..(i + run) * page])?;
+                    stored += run as u64;
+                }
+                i += run;
+            }
+        }
+        at = end;
+    }
+    Ok((stored, zero))
+}
+
+/// What the file behind a private mapping holds there, and how many bytes of it. `None` for anonymous memory.
+fn read_behind(vma: &Vma, window: UserRange, out: &mut Vec<u8>) -> Result<Option<usize>, SaveError> {
+    let VmaBacking::File { host, host_offset, .. } = &vma.backing else { return Ok(None) };
+    out.clear();
+    out.resize(window.len() as usize, 0);
+    let from = host_offset + (window.start.0 - vma.start().0);
+    let mut done = 0;
+    while done < out.len() {
+        match rustix::io::pread(&**host, &mut out[done..], from + done as u64) {
+            Ok(0) => break,
+            Ok(n) => done += n,
+            Err(rustix::io::Errno::INTR) => {}
+            Err(errno) => return Err(SaveError::Memory(format!("the file behind a mapping: {errno}"))),
+        }
+    }
+    // The rest of a file's last page is zero in memory as well.
+    let pages = done.div_ceil(PAGE_SIZE as usize);
+    Ok(Some(pages * PAGE_SIZE as usize))
+}
+
+/// While it lives, a mapping that the guest must not read can be read here. No guest runs meanwhile.
+struct Readable<'a>(Option<(&'a Inner, UserRange, Prot)>);
+
+impl<'a> Readable<'a> {
+    fn make(inner: &'a Inner, vma: &Vma, range: UserRange) -> Result<Readable<'a>, SaveError> {
+        if vma.prot.read || vma.prot.write {
+            return Ok(Readable(None));
+        }
+        let failed = |errno| SaveError::Memory(format!("{:#x}: {errno:?}", range.start.0));
+        inner.space.protect(range, Prot::R).map_err(failed)?;
+        Ok(Readable(Some((inner, range, vma.prot))))
+    }
+}
+
+impl Drop for Readable<'_> {
+    fn drop(&mut self) {
+        if let Some((inner, range, prot)) = &self.0
+            && let Err(errno) = inner.space.protect(*range, *prot)
+        {
+            tracing::error!("protecting {:#x} again: {errno:?}", range.start.0);
+        }
+    }
+}
+
+/// Fills a fresh address space: its mappings, and the image's pages over them.
+pub(super) fn restore(
+    mm: &MemoryManager,
+    id: u64,
+    record: &rec::Mm,
+    image: &Image,
+    vdso: Option<&Arc<std::os::fd::OwnedFd>>,
+    file_of: &mut dyn FnMut(u64) -> Result<Arc<OpenFile>, RestoreError>,
+) -> Result<(), RestoreError> {
+    let wrong = |what: &str| RestoreError::Record(format!("address space {id}: {what}"));
+    let exe = record.exe.map(&mut *file_of).transpose()?;
+    let mut made = Vec::with_capacity(record.vmas.len());
+    for vma in &record.vmas {
+        made.push(make_vma(vma, vdso, file_of, &wrong)?);
+    }
+    let mut inner = mm.write();
+    inner.layout = Layout {
+        mmap_base: UserAddr(record.mmap_base.min(UserAddr::MAP_END.0)),
+        top_down: record.top_down,
+        low_base: UserAddr(record.low_base.min(UserAddr::MAP_END.0)),
+    };
+    inner.marks = marks_from(record.marks, record.auxv.clone());
+    if inner.marks.brk < inner.marks.start_brk || inner.marks.brk > UserAddr::MAP_END {
+        return Err(wrong("the end of its heap"));
+    }
+    inner.default_flags = VmFlags::from_bits_truncate(record.default_flags);
+    inner.exe = exe;
+    inner.layered = true;
+    for vma in made {
+        let start = vma.start().0;
+        inner
+            .install(&Limits::NONE, vma)
+            .map_err(|errno| RestoreError::Memory(format!("mapping {start:#x}: {errno:?}")))?;
+    }
+    for extent in image.extents()?.space(id) {
+        map_extent(&inner, image, extent, &wrong)?;
+    }
+    drop(inner);
+    mm.set_stack_limit(record.stack_limit);
+    Ok(())
+}
+
+fn make_vma(
+    record: &rec::Vma,
+    vdso: Option<&Arc<std::os::fd::OwnedFd>>,
+    file_of: &mut dyn FnMut(u64) -> Result<Arc<OpenFile>, RestoreError>,
+    wrong: &dyn Fn(&str) -> RestoreError,
+) -> Result<Vma, RestoreError> {
+    let range = UserRange { start: UserAddr(record.start), end: UserAddr(record.end) };
+    let aligned = range.start.is_page_aligned() && range.end.is_page_aligned();
+    if !aligned || range.start >= range.end || range.end > UserAddr::MAP_END {
+        return Err(wrong("a mapping's range"));
+    }
+    let mut vma = Vma::anonymous(range, prot_from(record.prot));
+    vma.max_prot = prot_from(record.max_prot);
+    vma.flags = VmFlags::from_bits_truncate(record.flags);
+    vma.anon_name = record.anon_name.as_deref().map(Arc::from);
+    match &record.backing {
+        rec::Backing::Anon if vma.is_shared() => return Err(wrong("shared memory without a file")),
+        rec::Backing::Anon => {}
+        rec::Backing::File { file, offset, may_write } => {
+            let file = file_of(*file)?;
+            let host = file
+                .ops
+                .mmap(&file, *offset, range.len(), vma.is_shared())
+                .map_err(|errno| RestoreError::Memory(format!("{:?}: {errno:?}", file.path.dentry)))?;
+            vma.backing = VmaBacking::File {
+                offset: *offset,
+                host: host.fd,
+                host_offset: host.offset,
+                host_writable: host.writable && *may_write && file.flags().can_write(),
+                file,
+            };
+        }
+        rec::Backing::Special { name, offset } => {
+            let fd = vdso.cloned().ok_or_else(|| wrong("a vDSO, which this host does not give"))?;
+            let name = ["[vvar]", "[vdso]"].into_iter().find(|known| known == name);
+            let name = name.ok_or_else(|| wrong("a special mapping"))?;
+            let end = offset.checked_add(range.len());
+            if !offset.is_multiple_of(PAGE_SIZE)
+                || end.is_none_or(|end| end > crate::time::timekeeper::VDSO_BYTES)
+            {
+                return Err(wrong("a special mapping's offset"));
+            }
+            vma.prot.write = false;
+            vma.max_prot.write = false;
+            vma.flags |= VmFlags::SPECIAL;
+            vma.backing = VmaBacking::Special { name, fd, offset: *offset };
+        }
+    }
+    Ok(vma)
+}
+
+/// Maps an image's pages where they belong.
+fn map_extent(
+    inner: &Inner,
+    image: &Image,
+    extent: &quicksand_checkpoint::Extent,
+    wrong: &dyn Fn(&str) -> RestoreError,
+) -> Result<(), RestoreError> {
+    let bytes = |pages: u64| pages.checked_mul(PAGE_SIZE);
+    let (Some(start), Some(end)) = (bytes(extent.start_page), bytes(extent.end_page())) else {
+        return Err(wrong("pages beyond the end of memory"));
+    };
+    let whole = UserRange { start: UserAddr(start), end: UserAddr(end) };
+    let mut covered = 0;
+    for vma in inner.tree.overlapping(whole) {
+        if vma.is_shared() || matches!(vma.backing, VmaBacking::Special { .. }) {
+            return Err(wrong("pages of a shared mapping"));
+        }
+        let Some(part) = vma.range.intersect(whole) else { continue };
+        covered += part.len();
+        let into = part.start.0 - start;
+        let failed = |errno| RestoreError::Memory(format!("mapping pages at {:#x}: {errno:?}", part.start.0));
+        match image.backing(extent) {
+            PageBacking::File { fd, offset } => {
+                let backing = Backing::PrivateFile { fd, offset: offset + into };
+                inner.space.map(part, vma.prot, backing).map_err(failed)?;
+            }
+            PageBacking::Zero => inner.space.map(part, vma.prot, Backing::Anonymous).map_err(failed)?,
+            PageBacking::Compressed { .. } => {}
+        }
+    }
+    if let PageBacking::Compressed { .. } = image.backing(extent) {
+        // What cannot be mapped is copied.
+        image.read_pages(extent, |page, bytes| {
+            let addr = UserAddr(page.saturating_mul(PAGE_SIZE));
+            let failed = |fault| RestoreError::Memory(format!("writing pages: {fault:?}"));
+            inner.space.write_forced(addr, bytes).map_err(failed)
+        })?;
+    }
+    if covered == whole.len() { Ok(()) } else { Err(wrong("pages where nothing is mapped")) }
+}

@@ -1,0 +1,304 @@
+//! The records of a checkpoint: kernel objects as flat data, one type per kind of object.
+//!
+//! Numbers identify: an object that is referred to from several places (an open file, a descriptor table, an address
+//! space) has a record of its own, found by the number that the kernel gave it. What a record holds is what the object
+//! cannot be made without; what can be computed, or is of the host, is left out. Field names are those of the objects.
+//!
+//! Invariants: a record holds nothing of the host (no descriptor, pid or address); every field is checked where the object is
+//! made from it, since an image is hostile input.
+
+use rkyv::{Archive, Deserialize, Serialize};
+
+/// The version of all records together. An image of another version is refused.
+pub const VERSION: u32 = 1;
+
+/// Kinds, as an image names its record tables.
+pub mod kind {
+    pub const TASK: &str = "task";
+    pub const PROCESS: &str = "process";
+    pub const MM: &str = "mm";
+    pub const FDS: &str = "fds";
+    pub const FS: &str = "fs";
+    pub const FILE: &str = "file";
+    pub const PIPE: &str = "pipe";
+    pub const ACTIONS: &str = "actions";
+    pub const TREE: &str = "tree";
+}
+
+/// The section that holds the [`Sandbox`].
+pub const SANDBOX: &str = "sandbox";
+
+/// What belongs to no single object.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug)]
+pub struct Sandbox {
+    pub version: u32,
+    /// CLOCK_MONOTONIC at the checkpoint, and how far CLOCK_BOOTTIME was ahead of it.
+    pub monotonic_ns: u64,
+    pub realtime_ns: i64,
+    /// XCR0 and the length of extended states: a platform that has others cannot go on.
+    pub xcr0: u64,
+    pub extended_state_len: u32,
+    pub last_pid: i32,
+    pub host_name: Vec<u8>,
+    pub domain_name: Vec<u8>,
+    /// The container's first process.
+    pub init: i32,
+    pub sessions: Vec<Session>,
+}
+
+/// A session with a terminal is not checkpointed; of others there is only this to say.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug)]
+pub struct Session {
+    pub sid: i32,
+}
+
+/// A thread.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug)]
+pub struct Task {
+    pub tid: i32,
+    pub pid: i32,
+    pub mm: u64,
+    pub fds: u64,
+    pub fs: u64,
+    pub creds: Creds,
+    pub name: Vec<u8>,
+    pub clear_child_tid: u64,
+    pub robust_list: u64,
+    pub pdeath_signal: i32,
+    pub no_new_privs: bool,
+    pub personality: u32,
+    pub timer_slack_ns: u64,
+    pub sched: Sched,
+    /// In the order of `struct user_regs_struct`.
+    pub regs: [u64; 23],
+    /// The XSAVE area, standard format.
+    pub extended_state: Vec<u8>,
+    pub altstack: (u64, i32, u64),
+    pub blocked: u64,
+    pub saved_mask: Option<u64>,
+    /// Each 128 bytes.
+    pub pending: Vec<Vec<u8>>,
+    /// The call that it waits in.
+    pub call: Option<Call>,
+    /// What `restart_syscall` would go on with.
+    pub restart_block: Option<Call>,
+    /// A call that a signal interrupted and that is not settled yet: how it restarts.
+    pub restart: Option<u8>,
+    pub trap: (u64, u64, u64),
+}
+
+/// A blocked system call.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug)]
+pub struct Call {
+    pub number: u64,
+    pub args: [u64; 6],
+    pub resume: Resume,
+}
+
+/// Its progress. Deadlines are on the sandbox's monotonic clock.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resume {
+    None,
+    Transferred { bytes: u64 },
+    Io { bytes: u64, deadline: Option<u64> },
+    Deadline(Option<u64>),
+    SavedMask { mask: u64, deadline: Option<u64> },
+    CpuSleep { until_ns: i64 },
+    Messages { received: u32, deadline: Option<u64> },
+}
+
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug)]
+pub struct Sched {
+    pub policy: u32,
+    pub priority: u32,
+    pub nice: i32,
+    pub reset_on_fork: bool,
+    pub affinity: u64,
+    pub io_priority: u16,
+}
+
+#[derive(Archive, Serialize, Deserialize, Clone, Debug)]
+pub struct Creds {
+    /// Real, effective, saved, file system.
+    pub uids: [u32; 4],
+    pub gids: [u32; 4],
+    pub groups: Vec<u32>,
+    /// Permitted, effective, inheritable, bounding, ambient.
+    pub caps: [u64; 5],
+    pub securebits: u32,
+}
+
+/// A process.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug)]
+pub struct Process {
+    pub pid: i32,
+    pub parent: i32,
+    pub pgid: i32,
+    pub sid: i32,
+    pub subreaper: bool,
+    pub exit_signal: i32,
+    pub execs: u32,
+    pub actions: u64,
+    /// Soft and hard.
+    pub rlimits: Vec<(u64, u64)>,
+    pub pending: Vec<Vec<u8>>,
+    pub dumpable: i32,
+    pub membarrier: u32,
+    pub oom_score_adj: (i32, i32),
+    pub unkillable: bool,
+}
+
+/// Signal actions: handler, flags, restorer, mask, for signals 1 to 64.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug)]
+pub struct Actions {
+    pub table: Vec<[u64; 4]>,
+}
+
+/// An address space.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug)]
+pub struct Mm {
+    pub mmap_base: u64,
+    pub top_down: bool,
+    pub low_base: u64,
+    /// `start_code` to `env_end`, in the order of `mm::Marks`.
+    pub marks: [u64; 12],
+    pub auxv: Vec<u8>,
+    pub default_flags: u32,
+    pub exe: Option<u64>,
+    pub stack_limit: u64,
+    pub vmas: Vec<Vma>,
+}
+
+#[derive(Archive, Serialize, Deserialize, Clone, Debug)]
+pub struct Vma {
+    pub start: u64,
+    pub end: u64,
+    /// PROT_ bits.
+    pub prot: u8,
+    pub max_prot: u8,
+    pub flags: u32,
+    pub backing: Backing,
+    pub anon_name: Option<Vec<u8>>,
+}
+
+#[derive(Archive, Serialize, Deserialize, Clone, Debug)]
+pub enum Backing {
+    Anon,
+    /// An open file by its number, and the offset in it.
+    File {
+        file: u64,
+        offset: u64,
+        may_write: bool,
+    },
+    /// `[vvar]`, `[vdso]`: by its offset in the memory of the vDSO.
+    Special {
+        name: String,
+        offset: u64,
+    },
+}
+
+/// A descriptor table.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug)]
+pub struct Fds {
+    /// Descriptor, open file, flags.
+    pub open: Vec<(i32, u64, u32)>,
+}
+
+/// Root, working directory, umask.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug)]
+pub struct Fs {
+    pub root: Vec<u8>,
+    pub cwd: Vec<u8>,
+    pub umask: u32,
+}
+
+/// An open file.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug)]
+pub struct File {
+    pub flags: u32,
+    pub offset: u64,
+    pub body: FileBody,
+}
+
+#[derive(Archive, Serialize, Deserialize, Clone, Debug)]
+pub enum FileBody {
+    /// By its path in the container.
+    Path {
+        path: Vec<u8>,
+        deny_write: bool,
+    },
+    /// Standard input, output or error, handed over anew.
+    Stdio {
+        number: u8,
+    },
+    Pipe {
+        pipe: u64,
+        read: bool,
+        write: bool,
+    },
+    EventFd {
+        count: u64,
+        semaphore: bool,
+    },
+}
+
+/// A nameless pipe.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug)]
+pub struct Pipe {
+    pub slots: u32,
+    /// Contents of the buffers, and whether each is a packet.
+    pub buffers: Vec<(Vec<u8>, bool)>,
+}
+
+/// What is in memory of one file system that a container has mounted: a tmpfs whole, of an overlay what differs from the
+/// tree below.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug)]
+pub struct Tree {
+    /// Where its root is mounted.
+    pub mount: Vec<u8>,
+    /// `tmpfs` or `overlay`.
+    pub fs_type: String,
+    /// The first is the root.
+    pub nodes: Vec<TreeNode>,
+    /// Each directory's entries stand after the entry that leads to it.
+    pub entries: Vec<TreeEntry>,
+}
+
+#[derive(Archive, Serialize, Deserialize, Clone, Debug)]
+pub struct TreeEntry {
+    /// The directory, by its place among the nodes.
+    pub dir: u32,
+    pub name: Vec<u8>,
+    /// `None`: the tree below has the name, and it was removed.
+    pub node: Option<u32>,
+}
+
+/// A file in memory.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug)]
+pub struct TreeNode {
+    /// `S_IFMT` bits.
+    pub format: u32,
+    /// The tree below has it at this place; what follows is what differs.
+    pub lower: bool,
+    pub attr: Option<TreeAttr>,
+    pub contents: Option<TreeContents>,
+    pub link: Vec<u8>,
+    pub device: (u32, u32),
+    pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug)]
+pub struct TreeAttr {
+    pub perm: u32,
+    pub uid: u32,
+    pub gid: u32,
+    pub atime: i64,
+    pub mtime: i64,
+}
+
+/// Contents of a regular file: pages of the image, in a space of its own.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug)]
+pub struct TreeContents {
+    pub space: u64,
+    pub size: u64,
+}

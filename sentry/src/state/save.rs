@@ -1,0 +1,363 @@
+//! From a stopped kernel to records.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use rkyv::rancor;
+use zerocopy::IntoBytes;
+
+use super::records::{self as rec, kind};
+use super::sink::ImageSink;
+use crate::kernel::Container;
+use crate::mm::MemoryManager;
+use crate::signal::{Actions, Queue};
+use crate::syscalls::{OnSignal, Resume};
+use crate::task::{Credentials, FsInfo, RestartBlock, Task, ThreadGroup};
+use crate::time::Monotonic;
+use crate::vfs::{FdTable, OpenFile, Path};
+
+/// Why there is no checkpoint.
+#[derive(Debug, thiserror::Error)]
+pub enum SaveError {
+    /// Something that an image cannot hold; it is named.
+    #[error("the container cannot be checkpointed: {0}")]
+    Unsupported(String),
+    #[error("the container cannot be checkpointed: it has ended")]
+    Ended,
+    #[error("writing the image: {0}")]
+    Write(#[from] io::Error),
+    #[error("an object has no archived form: {0}")]
+    Archive(#[from] rancor::Error),
+    #[error("reading guest memory: {0}")]
+    Memory(String),
+}
+
+/// What a checkpoint holds.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Saved {
+    pub objects: u64,
+    /// Pages stored, and pages known to be zero.
+    pub pages: u64,
+    pub zero_pages: u64,
+}
+
+/// What goes into one image.
+pub(super) struct Saver<'a> {
+    pub(super) container: &'a Arc<Container>,
+    pub(super) sink: &'a mut dyn ImageSink,
+    pub(super) saved: Saved,
+    seen: BTreeSet<(&'static str, u64)>,
+}
+
+impl Container {
+    /// Stores the container. Every task of the sandbox waits at the quiesce barrier, and goes on waiting.
+    pub fn save(self: &Arc<Self>, sink: &mut dyn ImageSink) -> Result<Saved, SaveError> {
+        let mut saver = Saver { container: self, sink, saved: Saved::default(), seen: BTreeSet::new() };
+        saver.refuse_namespaces()?;
+        saver.trees()?;
+        saver.processes()?;
+        saver.sandbox()?;
+        Ok(saver.saved)
+    }
+}
+
+pub(super) fn unsupported<T>(what: impl Into<String>) -> Result<T, SaveError> {
+    Err(SaveError::Unsupported(what.into()))
+}
+
+impl Saver<'_> {
+    /// Adds a record.
+    pub(super) fn add(
+        &mut self,
+        kind: &str,
+        id: u64,
+        record: &impl quicksand_checkpoint::StoredRecord,
+    ) -> Result<(), SaveError> {
+        let bytes = rkyv::to_bytes::<rancor::Error>(record)?;
+        self.saved.objects += 1;
+        Ok(self.sink.record(kind, id, &bytes)?)
+    }
+    /// Whether this is the first time that an object is met.
+    pub(super) fn meets(&mut self, kind: &'static str, id: u64) -> bool {
+        self.seen.insert((kind, id))
+    }
+
+    fn sandbox(&mut self) -> Result<(), SaveError> {
+        let kernel = &self.container.kernel;
+        let platform = &kernel.platform;
+        let (host_name, domain_name) = self.container.names();
+        let record = rec::Sandbox {
+            version: rec::VERSION,
+            monotonic_ns: kernel.clocks.monotonic().0,
+            realtime_ns: kernel.clocks.realtime().0,
+            xcr0: platform.xcr0(),
+            extended_state_len: u32::try_from(platform.extended_state_len()).unwrap_or(u32::MAX),
+            last_pid: self.container.pids.last_pid(),
+            host_name,
+            domain_name,
+            init: 1,
+            sessions: Vec::new(),
+        };
+        let bytes = rkyv::to_bytes::<rancor::Error>(&record)?;
+        Ok(self.sink.value(rec::SANDBOX, &bytes)?)
+    }
+
+    /// What no process's record can hold yet.
+    fn refuse_namespaces(&self) -> Result<(), SaveError> {
+        if self.container.kernel.containers().len() > 1 {
+            return unsupported("the sandbox holds another container");
+        }
+        if !self.container.ipc.lock().is_empty() {
+            return unsupported("there are System V IPC objects");
+        }
+        let tables = self.container.pids.lock();
+        for (sid, session) in &tables.sessions {
+            if session.tty.is_some() {
+                return unsupported(format!("session {sid} has a controlling terminal"));
+            }
+        }
+        for (pid, process) in &tables.procs {
+            if process.group.is_dead() {
+                return unsupported(format!("process {pid} has ended and nobody has waited for it"));
+            }
+            if process.ended_leader.is_some() {
+                return unsupported(format!("the first thread of process {pid} has ended before the others"));
+            }
+        }
+        if tables.procs.is_empty() || tables.dying { Err(SaveError::Ended) } else { Ok(()) }
+    }
+
+    fn processes(&mut self) -> Result<(), SaveError> {
+        for info in self.container.pids.processes() {
+            let tasks = info.group.tasks();
+            self.process(&info.group)?;
+            for task in tasks {
+                self.task(&task)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn process(&mut self, group: &Arc<ThreadGroup>) -> Result<(), SaveError> {
+        let pid = group.pid();
+        if group.timers.are_set() {
+            return unsupported(format!("process {pid} has timers (setitimer, timer_create, alarm)"));
+        }
+        let place = {
+            let tables = self.container.pids.lock();
+            let proc = tables.procs.get(&pid).ok_or(SaveError::Ended)?;
+            (proc.parent, proc.pgid, proc.sid, proc.subreaper)
+        };
+        let state = group.state.lock();
+        if state.exit_status.is_some() || state.exec.is_some() {
+            return unsupported(format!("process {pid} is ending, or in execve(2)"));
+        }
+        if state.stop.signal.is_some() {
+            return unsupported(format!("process {pid} is stopped by job control"));
+        }
+        let actions = state.actions.clone();
+        let actions_id = Arc::as_ptr(&actions).addr() as u64;
+        let record = rec::Process {
+            pid,
+            parent: place.0,
+            pgid: place.1,
+            sid: place.2,
+            subreaper: place.3,
+            exit_signal: group.exit_signal.load(Ordering::SeqCst),
+            execs: group.execs.load(Ordering::SeqCst),
+            actions: actions_id,
+            rlimits: state.rlimits.0.iter().map(|limit| (limit.soft, limit.hard)).collect(),
+            pending: queue(&state.pending),
+            dumpable: state.dumpable,
+            membarrier: state.membarrier,
+            oom_score_adj: state.oom_score_adj,
+            unkillable: state.unkillable,
+        };
+        drop(state);
+        if self.meets(kind::ACTIONS, actions_id) {
+            self.actions(actions_id, &actions)?;
+        }
+        self.add(kind::PROCESS, pid as u64, &record)
+    }
+
+    fn actions(&mut self, id: u64, actions: &Actions) -> Result<(), SaveError> {
+        let row = |signal| {
+            let action = actions.get(signal);
+            [action.handler, action.flags, action.restorer, action.mask]
+        };
+        let table = (1..=quicksand_abi::signal::NSIG).map(row).collect();
+        self.add(kind::ACTIONS, id, &rec::Actions { table })
+    }
+
+    fn task(&mut self, task: &Arc<Task>) -> Result<(), SaveError> {
+        let (tid, pid) = (task.tid(), task.group().pid());
+        let (Some(mm), Some(fds), Some(fs)) = (task.mm_opt(), task.files_opt(), task.fs_opt()) else {
+            return Err(SaveError::Ended);
+        };
+        let fs_id = Arc::as_ptr(&fs).addr() as u64;
+        let record = {
+            let guard = task.parked.lock();
+            let Some(parked) = guard.as_deref() else {
+                return unsupported(format!("thread {tid} has not stopped"));
+            };
+            if let Some(refusal) = parked.refusal {
+                return unsupported(format!("thread {tid} {refusal}"));
+            }
+            let extended_state = parked.extended_state.clone().map_err(SaveError::Memory)?;
+            let state = task.state.lock();
+            if state.vfork_parent.is_some() {
+                return unsupported(format!(
+                    "thread {tid} was made by vfork(2) and runs in its parent's memory"
+                ));
+            }
+            let sched = &state.sched;
+            rec::Task {
+                tid,
+                pid,
+                mm: mm.id,
+                fds: fds.id,
+                fs: fs_id,
+                creds: creds(&state.creds),
+                name: state.name.clone(),
+                clear_child_tid: state.clear_child_tid.0,
+                robust_list: state.robust_list.0,
+                pdeath_signal: state.pdeath_signal,
+                no_new_privs: state.no_new_privs,
+                personality: state.personality,
+                timer_slack_ns: state.timer_slack_ns,
+                sched: rec::Sched {
+                    policy: sched.policy,
+                    priority: sched.priority,
+                    nice: sched.nice,
+                    reset_on_fork: sched.reset_on_fork,
+                    affinity: sched.affinity,
+                    io_priority: sched.io_priority,
+                },
+                regs: registers(&parked.regs),
+                extended_state,
+                altstack: (parked.altstack.sp, parked.altstack.flags, parked.altstack.size),
+                blocked: task.signals.blocked().0,
+                saved_mask: parked.saved_mask,
+                pending: queue(&task.signals.pending.lock()),
+                call: parked.call.as_ref().map(call).transpose()?,
+                restart_block: parked.restart_block.as_ref().map(call).transpose()?,
+                restart: parked.restart.map(restart_code).transpose()?,
+                trap: (parked.trap.number, parked.trap.error_code, parked.trap.cr2),
+            }
+        };
+        self.add(kind::TASK, tid as u64, &record)?;
+        if self.meets(kind::MM, mm.id) {
+            self.memory(&mm)?;
+        }
+        if self.meets(kind::FDS, fds.id) {
+            self.fds(&fds, pid)?;
+        }
+        if self.meets(kind::FS, fs_id) {
+            self.fs(fs_id, &fs)?;
+        }
+        Ok(())
+    }
+
+    fn fds(&mut self, fds: &FdTable, pid: i32) -> Result<(), SaveError> {
+        let mut open = Vec::new();
+        for (fd, file, flags) in fds.open_fds() {
+            self.file(&file, &format!("descriptor {} of process {pid}", fd.0))?;
+            open.push((fd.0, file.id, flags.bits()));
+        }
+        self.add(kind::FDS, fds.id, &rec::Fds { open })
+    }
+
+    fn fs(&mut self, id: u64, fs: &FsInfo) -> Result<(), SaveError> {
+        if !Arc::ptr_eq(&fs.namespace(), &self.container.initial_fs().namespace()) {
+            return unsupported("a process has a mount namespace of its own");
+        }
+        let root = self.path(&fs.root(), "a root directory")?;
+        let cwd = self.path(&fs.cwd(), "a working directory")?;
+        self.add(kind::FS, id, &rec::Fs { root, cwd, umask: fs.umask() })
+    }
+
+    /// A place by its path in the container, from which it can be found again.
+    pub(super) fn path(&self, path: &Path, what: &str) -> Result<Vec<u8>, SaveError> {
+        let text = path.text(&self.container.initial_fs().root());
+        let shown = String::from_utf8_lossy(&text.text).into_owned();
+        if text.deleted {
+            return unsupported(format!("{what} was removed: {shown}"));
+        }
+        if !text.reachable || !text.text.starts_with(b"/") {
+            return unsupported(format!("{what} cannot be reached from the root: {shown}"));
+        }
+        Ok(text.text)
+    }
+
+    fn memory(&mut self, mm: &MemoryManager) -> Result<(), SaveError> {
+        let (record, files) = super::memory::describe(mm)?;
+        for file in files {
+            self.file(&file, "a mapped file")?;
+        }
+        self.add(kind::MM, mm.id, &record)?;
+        let (pages, zero_pages) = super::memory::save_pages(mm, self.sink)?;
+        self.saved.pages += pages;
+        self.saved.zero_pages += zero_pages;
+        Ok(())
+    }
+
+    pub(super) fn stdio_number(&self, file: &OpenFile) -> Option<u8> {
+        let position = self.container.stdio().iter().position(|id| *id == file.id)?;
+        u8::try_from(position).ok()
+    }
+}
+
+fn queue(queue: &Queue) -> Vec<Vec<u8>> {
+    queue.iter().map(|info| info.as_bytes().to_vec()).collect()
+}
+
+fn creds(creds: &Credentials) -> rec::Creds {
+    rec::Creds {
+        uids: [creds.ruid, creds.euid, creds.suid, creds.fsuid],
+        gids: [creds.rgid, creds.egid, creds.sgid, creds.fsgid],
+        groups: creds.groups.clone(),
+        caps: [creds.permitted, creds.effective, creds.inheritable, creds.bounding, creds.ambient]
+            .map(|set| set.bits()),
+        securebits: creds.securebits,
+    }
+}
+
+fn registers(r: &quicksand_platform::Registers) -> [u64; 23] {
+    [
+        r.r15, r.r14, r.r13, r.r12, r.rbp, r.rbx, r.r11, r.r10, r.r9, r.r8, r.rax, r.rcx, r.rdx, r.rsi,
+        r.rdi, r.orig_rax, r.rip, r.cs, r.eflags, r.rsp, r.ss, r.fs_base, r.gs_base,
+    ]
+}
+
+fn restart_code(on_signal: OnSignal) -> Result<u8, SaveError> {
+    Ok(match on_signal {
+        OnSignal::Restart => 1,
+        OnSignal::RestartNoHandler => 2,
+        OnSignal::RestartAlways => 3,
+        OnSignal::RestartBlock => 4,
+        other => return unsupported(format!("an interrupted call is in a state of its own ({other:?})")),
+    })
+}
+
+fn call(call: &RestartBlock) -> Result<rec::Call, SaveError> {
+    let at = |deadline: Option<Monotonic>| deadline.map(|at| at.0);
+    let resume = match &call.resume {
+        Resume::None => rec::Resume::None,
+        Resume::Transferred { bytes } => rec::Resume::Transferred { bytes: *bytes },
+        Resume::Io { bytes, deadline } => rec::Resume::Io { bytes: *bytes, deadline: at(*deadline) },
+        Resume::Deadline(deadline) => rec::Resume::Deadline(at(*deadline)),
+        Resume::SavedMask { mask, deadline } => {
+            rec::Resume::SavedMask { mask: *mask, deadline: at(*deadline) }
+        }
+        Resume::CpuSleep { until_ns } => rec::Resume::CpuSleep { until_ns: *until_ns },
+        Resume::Messages { received, deadline } => {
+            rec::Resume::Messages { received: *received, deadline: at(*deadline) }
+        }
+        Resume::Futex { .. } | Resume::Vfork { .. } | Resume::Exec | Resume::FifoOpen { .. } => {
+            return unsupported(format!("system call {} has gone half its way", call.number));
+        }
+    };
+    Ok(rec::Call { number: call.number, args: call.args, resume })
+}

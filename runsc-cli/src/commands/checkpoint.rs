@@ -34,7 +34,11 @@ pub fn run(global: &Global, args: &CheckpointArgs) -> Result<u8> {
     let received = image_stream::receive(read, writer);
     let (objects, pages, zero_pages) = match control::receive::<Response>(&connection)? {
         Some((Response::Saved { objects, pages, zero_pages }, _)) => (objects, pages, zero_pages),
-        Some((Response::Failed(message), _)) => return Err(Error::new(message)),
+        // Where we stopped reading, the sandbox only knows that its pipe broke.
+        Some((Response::Failed(message), _)) => match received {
+            Err(ours) if message.contains("Broken pipe") => return Err(ours),
+            _ => return Err(Error::new(message)),
+        },
         Some((other, _)) => fail!("the sandbox answered {other:?}"),
         None => fail!("the sandbox has ended"),
     };

@@ -1,6 +1,6 @@
 //! From a stopped kernel to records.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -49,15 +49,25 @@ pub(super) struct Saver<'a> {
     pub(super) sink: &'a mut dyn ImageSink,
     pub(super) saved: Saved,
     seen: BTreeSet<(&'static str, u64)>,
+    /// Whose pages are to be stored.
+    spaces: BTreeMap<u64, Arc<MemoryManager>>,
 }
 
 impl Container {
     /// Stores the container. Every task of the sandbox waits at the quiesce barrier, and goes on waiting.
     pub fn save(self: &Arc<Self>, sink: &mut dyn ImageSink) -> Result<Saved, SaveError> {
-        let mut saver = Saver { container: self, sink, saved: Saved::default(), seen: BTreeSet::new() };
+        let mut saver = Saver {
+            container: self,
+            sink,
+            saved: Saved::default(),
+            seen: BTreeSet::new(),
+            spaces: BTreeMap::new(),
+        };
         saver.refuse_namespaces()?;
-        saver.trees()?;
         saver.processes()?;
+        // Pages go in the order of their spaces: memory first, then files.
+        saver.pages()?;
+        saver.trees()?;
         saver.sandbox()?;
         Ok(saver.saved)
     }
@@ -197,7 +207,9 @@ impl Saver<'_> {
             return Err(SaveError::Ended);
         };
         let fs_id = Arc::as_ptr(&fs).addr() as u64;
+        let pending = queue(&task.signals.pending.lock());
         let record = {
+            let state = task.state.lock();
             let guard = task.parked.lock();
             let Some(parked) = guard.as_deref() else {
                 return unsupported(format!("thread {tid} has not stopped"));
@@ -206,7 +218,6 @@ impl Saver<'_> {
                 return unsupported(format!("thread {tid} {refusal}"));
             }
             let extended_state = parked.extended_state.clone().map_err(SaveError::Memory)?;
-            let state = task.state.lock();
             if state.vfork_parent.is_some() {
                 return unsupported(format!(
                     "thread {tid} was made by vfork(2) and runs in its parent's memory"
@@ -240,7 +251,7 @@ impl Saver<'_> {
                 altstack: (parked.altstack.sp, parked.altstack.flags, parked.altstack.size),
                 blocked: task.signals.blocked().0,
                 saved_mask: parked.saved_mask,
-                pending: queue(&task.signals.pending.lock()),
+                pending,
                 call: parked.call.as_ref().map(call).transpose()?,
                 restart_block: parked.restart_block.as_ref().map(call).transpose()?,
                 restart: parked.restart.map(restart_code).transpose()?,
@@ -291,15 +302,21 @@ impl Saver<'_> {
         Ok(text.text)
     }
 
-    fn memory(&mut self, mm: &MemoryManager) -> Result<(), SaveError> {
+    fn memory(&mut self, mm: &Arc<MemoryManager>) -> Result<(), SaveError> {
         let (record, files) = super::memory::describe(mm)?;
         for file in files {
             self.file(&file, "a mapped file")?;
         }
-        self.add(kind::MM, mm.id, &record)?;
-        let (pages, zero_pages) = super::memory::save_pages(mm, self.sink)?;
-        self.saved.pages += pages;
-        self.saved.zero_pages += zero_pages;
+        self.spaces.insert(mm.id, mm.clone());
+        self.add(kind::MM, mm.id, &record)
+    }
+
+    fn pages(&mut self) -> Result<(), SaveError> {
+        for mm in std::mem::take(&mut self.spaces).into_values() {
+            let (pages, zero_pages) = super::memory::save_pages(&mm, self.sink)?;
+            self.saved.pages += pages;
+            self.saved.zero_pages += zero_pages;
+        }
         Ok(())
     }
 

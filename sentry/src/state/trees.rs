@@ -279,7 +279,8 @@ pub(super) fn restore(container: &Container, record: &rec::Tree, image: &Image) 
             Err(errno) => return Err(failed(errno)),
         };
         let inode = match there {
-            Some(inode) if node.lower || overlay::changes(&inode).is_none() => {
+            // A mount point, or what the lower tree has.
+            Some(inode) if overlay::changes(&inode).is_none_or(|c| c.lower.is_some() == node.lower) => {
                 if format_of(inode.kind) != node.format {
                     return Err(wrong("a file that is of another kind now"));
                 }

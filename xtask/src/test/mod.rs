@@ -8,6 +8,7 @@ mod hostile;
 mod hostile_guest;
 mod lifecycle;
 mod python;
+mod restore;
 mod scripts;
 
 use crate::conformance::Sandbox;
@@ -109,12 +110,18 @@ fn containers(sandbox: &Sandbox, filter: Option<&str>) -> Result<Tally> {
         println!("NOT RUN: containers with a spec of their own need root");
         return Ok(Tally::skipped());
     }
-    let checks: Vec<container::Check> =
-        [lifecycle::CHECKS, bad_input::CHECKS, hostile::CHECKS, hostile_guest::CHECKS, console::CHECKS]
-            .concat()
-            .into_iter()
-            .filter(|(name, _)| filter.is_none_or(|part| name.contains(part)))
-            .collect();
+    let checks: Vec<container::Check> = [
+        lifecycle::CHECKS,
+        restore::CHECKS,
+        bad_input::CHECKS,
+        hostile::CHECKS,
+        hostile_guest::CHECKS,
+        console::CHECKS,
+    ]
+    .concat()
+    .into_iter()
+    .filter(|(name, _)| filter.is_none_or(|part| name.contains(part)))
+    .collect();
     let runtime = container::Runtime::new(sandbox)?;
     let tally = runtime.run(&checks);
     runtime.end()?;

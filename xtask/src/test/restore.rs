@@ -1,0 +1,245 @@
+//! Checkpoint and restore, from outside: what a program has is there afterwards, as often as an image is restored.
+
+use super::container::{Check, LIMIT, Runtime};
+use super::lifecycle::wait_for_status;
+use crate::process;
+use anyhow::{Context, Result, ensure};
+use serde_json::json;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+pub(super) const CHECKS: &[Check] = &[
+    ("restore/what-a-shell-has", what_a_shell_has),
+    ("restore/leave-running", leave_running),
+    ("restore/compressed", compressed),
+    ("restore/paused", paused),
+    ("restore/refused-by-name", refused),
+    ("restore/damaged-images", damaged),
+    ("restore/annotation", annotation),
+];
+
+/// Has something of every kind that an image holds, waits for `/shared/go`, and tells what it has.
+const SCRIPT: &str = r#"
+echo kept >/tmp/kept; mkdir -p /tmp/dir; ln -s ../kept /tmp/dir/link; ln /tmp/kept /tmp/second; chmod 600 /tmp/kept
+dd if=/dev/urandom of=/tmp/large bs=1k count=300 2>/dev/null; sum=$(md5sum </tmp/large)
+echo changed >>/etc/passwd; rm /etc/group; mkdir /etc/fresh; echo new >/etc/fresh/file
+trap 'echo trapped' USR1
+exec 5</tmp/large; dd bs=1000 count=1 <&5 >/dev/null 2>&1
+mkfifo /tmp/fifo
+sh -c 'while read -r line; do echo "reader $line"; done; echo "reader ends"' | cat >/tmp/collected &
+sleep 1000 & sleeper=$!
+big=$(seq 1 20000); export big
+cd /tmp/dir; umask 027; up=$(cut -d. -f1 /proc/uptime)
+echo ready
+until [ -e /shared/go ]; do sleep 0.02; done
+cat /tmp/kept /tmp/dir/link /tmp/second; stat -c '%a %h' /tmp/kept
+[ "$sum" = "$(md5sum </tmp/large)" ] && echo large; dd bs=1000 <&5 2>/dev/null | wc -c
+tail -n 1 /etc/passwd; cat /etc/group 2>/dev/null || echo removed; cat /etc/fresh/file
+kill -USR1 $$; echo "$big" | tail -n 1; pwd; umask
+kill -TERM $sleeper; wait $sleeper; echo "sleeper $?"
+[ "$(cut -d. -f1 /proc/uptime)" -ge "$up" ] && echo clock
+[ -p /tmp/fifo ] && echo fifo
+echo "pid $$"
+"#;
+
+const EXPECTED: &str = "kept\nkept\nkept\n600 2\nlarge\n306200\nchanged\nremoved\nnew\ntrapped\n20000\n/tmp/dir\n0027\nsleeper 143\nclock\nfifo\npid 1\n";
+
+/// A container that has printed `ready`, and where its parts are.
+struct Ready {
+    bundle: PathBuf,
+    shared: PathBuf,
+    image: PathBuf,
+    output: PathBuf,
+}
+
+fn bundle(runtime: &Runtime, script: &str) -> Result<Ready> {
+    let dir = runtime.scratch()?;
+    let shared = dir.join("shared");
+    fs::create_dir(&shared)?;
+    let bundle = runtime.shell(script, |spec| {
+        if let Some(mounts) = spec["mounts"].as_array_mut() {
+            let mount = json!({ "destination": "/shared", "type": "bind", "source": shared, "options": ["rbind", "ro"] });
+            mounts.push(mount);
+        }
+    })?;
+    Ok(Ready { bundle, shared, image: dir.join("images/one"), output: dir.join("output") })
+}
+
+fn start(runtime: &Runtime, script: &str) -> Result<Ready> {
+    let ready = bundle(runtime, script)?;
+    let mut command = runtime.command();
+    command.args(["run", "--detach", "--bundle"]).arg(&ready.bundle).arg("test").stdin(Stdio::null());
+    command
+        .stdout(fs::File::create(&ready.output)?)
+        .stderr(fs::File::create(ready.output.with_extension("err"))?);
+    let status = process::wait_until(&mut command.spawn()?, Instant::now() + LIMIT)?;
+    ensure!(status.is_some_and(|status| status.success()), "run --detach: {status:?}");
+    let deadline = Instant::now() + LIMIT;
+    while fs::read_to_string(&ready.output)? != "ready\n" {
+        // The file does not tell when it grows.
+        std::thread::sleep(Duration::from_millis(10));
+        ensure!(Instant::now() < deadline, "it printed {:?}", fs::read_to_string(&ready.output)?);
+    }
+    Ok(ready)
+}
+
+fn checkpoint(runtime: &Runtime, ready: &Ready, flags: &[&str]) -> Result<()> {
+    let image = ready.image.to_string_lossy().into_owned();
+    let args = [&["checkpoint", "--image-path", &image], flags, &["test"]].concat();
+    runtime.ok(&args).map(|_| ())
+}
+
+/// The container ended with its checkpoint.
+fn gone(runtime: &Runtime) -> Result<()> {
+    wait_for_status(runtime, "test", "stopped")?;
+    runtime.ok(&["delete", "test"]).map(|_| ())
+}
+
+/// Restores the image and lets it go on; what it prints then.
+fn restore(runtime: &Runtime, ready: &Ready, id: &str) -> Result<String> {
+    fs::write(ready.shared.join("go"), "")?;
+    let (image, bundle) = (ready.image.to_string_lossy(), ready.bundle.to_string_lossy());
+    let printed = runtime.ok(&["restore", "--image-path", &image, "--bundle", &bundle, id])?;
+    fs::remove_file(ready.shared.join("go"))?;
+    Ok(printed)
+}
+
+fn clean_root(runtime: &Runtime) {
+    // Mount points that a runtime makes in a root of ours do not stay.
+    let _not_there = fs::remove_dir(runtime.root.join("shared"));
+}
+
+fn what_a_shell_has(runtime: &Runtime) -> Result<()> {
+    let ready = start(runtime, SCRIPT)?;
+    checkpoint(runtime, &ready, &[])?;
+    gone(runtime)?;
+    for id in ["one", "two", "three"] {
+        let printed = restore(runtime, &ready, id)?;
+        ensure!(printed == EXPECTED, "{id} printed {printed:?}");
+    }
+    clean_root(runtime);
+    Ok(())
+}
+
+fn leave_running(runtime: &Runtime) -> Result<()> {
+    let ready = start(runtime, SCRIPT)?;
+    checkpoint(runtime, &ready, &["--leave-running"])?;
+    wait_for_status(runtime, "test", "running")?;
+    // The original is not disturbed, and can be checkpointed again.
+    let second = Ready { image: ready.image.with_file_name("two"), ..ready };
+    checkpoint(runtime, &second, &["--leave-running"])?;
+    fs::write(second.shared.join("go"), "")?;
+    wait_for_status(runtime, "test", "stopped")?;
+    runtime.ok(&["delete", "test"])?;
+    let printed = fs::read_to_string(&second.output)?;
+    ensure!(printed == format!("ready\n{EXPECTED}"), "the original printed {printed:?}");
+    let first = Ready { image: second.image.with_file_name("one"), ..second };
+    let printed = restore(runtime, &first, "copy")?;
+    ensure!(printed == EXPECTED, "the first image printed {printed:?}");
+    let second = Ready { image: first.image.with_file_name("two"), ..first };
+    let printed = restore(runtime, &second, "copy")?;
+    ensure!(printed == EXPECTED, "the second image printed {printed:?}");
+    clean_root(runtime);
+    Ok(())
+}
+
+fn compressed(runtime: &Runtime) -> Result<()> {
+    let ready = start(runtime, SCRIPT)?;
+    checkpoint(runtime, &ready, &["--compression", "zstd"])?;
+    gone(runtime)?;
+    let printed = restore(runtime, &ready, "one")?;
+    ensure!(printed == EXPECTED, "it printed {printed:?}");
+    clean_root(runtime);
+    Ok(())
+}
+
+fn paused(runtime: &Runtime) -> Result<()> {
+    let ready = start(runtime, SCRIPT)?;
+    runtime.ok(&["pause", "test"])?;
+    checkpoint(runtime, &ready, &["--leave-running"])?;
+    wait_for_status(runtime, "test", "paused")?;
+    runtime.ok(&["delete", "--force", "test"])?;
+    let printed = restore(runtime, &ready, "one")?;
+    ensure!(printed == EXPECTED, "it printed {printed:?}");
+    clean_root(runtime);
+    Ok(())
+}
+
+/// What an image cannot hold is named, and the container goes on.
+fn refused(runtime: &Runtime) -> Result<()> {
+    let ready = start(runtime, "mkfifo /tmp/p; exec 8<>/tmp/p; echo ready; sleep 1000")?;
+    let image = ready.image.to_string_lossy().into_owned();
+    runtime.fails_clearly(&["checkpoint", "--image-path", &image, "test"], "FIFO")?;
+    ensure!(!ready.image.exists(), "a refused checkpoint left an image");
+    wait_for_status(runtime, "test", "running")?;
+    runtime.ok(&["exec", "test", "true"])?;
+    runtime.fails_clearly(&["checkpoint", "--image-path", "/proc/no", "test"], "/proc/no")?;
+    runtime.ok(&["delete", "--force", "test"])?;
+    runtime.fails_clearly(&["checkpoint", "--image-path", &image, "test"], "test")?;
+    clean_root(runtime);
+    Ok(())
+}
+
+/// Whatever byte of an image is wrong: a message, and nothing left behind.
+fn damaged(runtime: &Runtime) -> Result<()> {
+    let ready = start(runtime, "echo ready; until [ -e /shared/go ]; do sleep 0.02; done")?;
+    checkpoint(runtime, &ready, &[])?;
+    gone(runtime)?;
+    let bundle = ready.bundle.to_string_lossy().into_owned();
+    let try_image = |path: &Path, word: &str| {
+        let image = path.to_string_lossy().into_owned();
+        runtime.fails_clearly(&["restore", "--image-path", &image, "--bundle", &bundle, "copy"], word)
+    };
+    try_image(&ready.image.with_file_name("none"), "none")?;
+    try_image(&ready.shared, "index.json")?;
+    let blobs = ready.image.join("blobs/blake3");
+    let mut blobs: Vec<PathBuf> = fs::read_dir(&blobs)
+        .with_context(|| blobs.display().to_string())?
+        .map(|entry| entry.map(|entry| entry.path()))
+        .collect::<std::io::Result<_>>()?;
+    blobs.sort_by_key(|path| fs::metadata(path).map_or(0, |meta| meta.len()));
+    // The largest is the page layer, which is not read at a restore.
+    blobs.pop();
+    for path in &blobs {
+        let whole = fs::read(path)?;
+        fs::write(path, &whole[..whole.len() / 2])?;
+        try_image(&ready.image, "image")?;
+        let mut wrong = whole.clone();
+        let middle = wrong.len() / 2;
+        wrong[middle] ^= 0x20;
+        fs::write(path, &wrong)?;
+        // A section that is not needed may be wrong unseen; most are.
+        let _either = runtime.call(&[
+            "restore",
+            "--image-path",
+            &ready.image.to_string_lossy(),
+            "--bundle",
+            &bundle,
+            "--detach",
+            "copy",
+        ])?;
+        runtime.ok(&["delete", "--force", "copy"])?;
+        fs::write(path, &whole)?;
+    }
+    let printed = restore(runtime, &ready, "copy")?;
+    ensure!(printed.is_empty(), "it printed {printed:?}");
+    clean_root(runtime);
+    Ok(())
+}
+
+/// Engines restore by an annotation of an ordinary bundle.
+fn annotation(runtime: &Runtime) -> Result<()> {
+    let ready = start(runtime, SCRIPT)?;
+    checkpoint(runtime, &ready, &[])?;
+    gone(runtime)?;
+    let config = ready.bundle.join("config.json");
+    let mut spec: serde_json::Value = serde_json::from_slice(&fs::read(&config)?)?;
+    spec["annotations"]["dev.quicksand.image"] = json!(ready.image);
+    fs::write(&config, spec.to_string())?;
+    fs::write(ready.shared.join("go"), "")?;
+    runtime.expect(&ready.bundle, 0, EXPECTED)?;
+    clean_root(runtime);
+    Ok(())
+}

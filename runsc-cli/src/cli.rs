@@ -205,11 +205,21 @@ pub struct CheckpointArgs {
     /// How pages are stored: `none` (mapped as they lie), or `zstd` (smaller, and copied at a restore)
     #[arg(long, value_enum, default_value = "none")]
     pub compression: Compression,
+    /// What becomes of TCP connections: `reset` (after a restore the program sees ECONNRESET), or `refuse` (there is no
+    /// checkpoint as long as there are any)
+    #[arg(long, value_enum, default_value = "reset")]
+    pub tcp: Tcp,
     /// Accepted for compatibility with other runtimes
     #[arg(long, hide = true)]
     pub work_path: Option<PathBuf>,
     /// The container
     pub id: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Tcp {
+    Reset,
+    Refuse,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

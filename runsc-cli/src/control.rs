@@ -45,7 +45,7 @@ pub enum Request {
     Resume,
     /// Stop every process and write the container's state to the descriptor that comes with this. When that has been
     /// answered, the processes go on as soon as the connection closes, unless a `Signal` that ends them comes first.
-    Checkpoint,
+    Checkpoint { refuse_tcp: bool },
     /// Answer when the container's init process has ended.
     Wait,
 }

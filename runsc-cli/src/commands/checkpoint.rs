@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use quicksand_checkpoint::{Encoding, ImageSpec, ImageWriter};
 
-use crate::cli::{CheckpointArgs, Compression, Global};
+use crate::cli::{CheckpointArgs, Compression, Global, Tcp};
 use crate::control::{self, Request, Response, Target};
 use crate::error::{Context, Error, Result};
 use crate::fail;
@@ -29,7 +29,11 @@ pub fn run(global: &Global, args: &CheckpointArgs) -> Result<u8> {
     let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).context("a pipe")?;
     // A full megabyte at a time; a smaller pipe works as well.
     let _ = rustix::pipe::fcntl_setpipe_size(&write, 1 << 20);
-    control::send(&connection, &Request::Checkpoint, &[write.as_fd()])?;
+    control::send(
+        &connection,
+        &Request::Checkpoint { refuse_tcp: args.tcp == Tcp::Refuse },
+        &[write.as_fd()],
+    )?;
     drop(write);
     let received = image_stream::receive(read, writer);
     let (objects, pages, zero_pages) = match control::receive::<Response>(&connection)? {

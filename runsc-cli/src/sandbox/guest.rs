@@ -11,7 +11,7 @@ use quicksand_sentry::boot::{
 use quicksand_sentry::fs::tty::job;
 use quicksand_sentry::kernel::{Container, FirstEntry, Kernel, KernelConfig};
 use quicksand_sentry::machine::Machine;
-use quicksand_sentry::state::{RestoreConfig, Saved};
+use quicksand_sentry::state::{RestoreConfig, SaveOptions, Saved};
 use quicksand_sentry::task::credentials::Caps;
 use quicksand_sentry::task::{ExitStatus, Resource, Rlimit, Rlimits};
 use quicksand_sentry::vfs::MountFlags;
@@ -218,7 +218,7 @@ impl Sandbox {
     }
     /// Writes the container's state to `out`, in the form of [`crate::image_stream`]. The container stands still until what
     /// comes back is dropped.
-    pub fn checkpoint(&self, out: OwnedFd) -> Result<(Held<'_>, Saved)> {
+    pub fn checkpoint(&self, out: OwnedFd, options: SaveOptions) -> Result<(Held<'_>, Saved)> {
         if !matches!(*self.phase(), Phase::Running(_)) {
             fail!("the container is not running");
         }
@@ -231,7 +231,7 @@ impl Sandbox {
             }
         };
         let mut writer = crate::image_stream::Writer::new(out);
-        let saved = self.container.save(&mut writer).map_err(|e| Error::new(e.to_string()))?;
+        let saved = self.container.save(&mut writer, options).map_err(|e| Error::new(e.to_string()))?;
         writer.finish().context("writing the image")?;
         Ok((held, saved))
     }

@@ -6,6 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use quicksand_host::signal::SignalFd;
+use quicksand_sentry::state::SaveOptions;
 use rustix::event::{PollFd, PollFlags, poll};
 
 use super::guest::{Process, Sandbox};
@@ -195,7 +196,7 @@ fn handle(sandbox: &Arc<Sandbox>, connection: &UnixStream, pending: &Arc<Pending
         }
         Request::Pause => answer(sandbox.pause().map(|()| Response::Done)),
         Request::Resume => answer(sandbox.resume().map(|()| Response::Done)),
-        Request::Checkpoint => return checkpoint(sandbox, connection, fds),
+        Request::Checkpoint { refuse_tcp } => return checkpoint(sandbox, connection, fds, refuse_tcp),
         Request::Processes => Response::Processes(sandbox.processes()),
         Request::Wait => {
             sandbox.wait_init();
@@ -215,9 +216,14 @@ fn handle(sandbox: &Arc<Sandbox>, connection: &UnixStream, pending: &Arc<Pending
 }
 
 /// Writes the container's state, and holds it as it is until the image is there.
-fn checkpoint(sandbox: &Sandbox, connection: &UnixStream, fds: Vec<OwnedFd>) -> Result<()> {
+fn checkpoint(
+    sandbox: &Sandbox,
+    connection: &UnixStream,
+    fds: Vec<OwnedFd>,
+    refuse_connections: bool,
+) -> Result<()> {
     let saved = match <[OwnedFd; 1]>::try_from(fds) {
-        Ok([out]) => sandbox.checkpoint(out),
+        Ok([out]) => sandbox.checkpoint(out, SaveOptions { refuse_connections }),
         Err(fds) => Err(Error::new(format!("{} descriptors for an image", fds.len()))),
     };
     let held = match saved {

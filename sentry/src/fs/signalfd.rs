@@ -146,6 +146,18 @@ impl SignalFd {
     }
 }
 
+impl SignalFd {
+    /// One that nobody has looked at yet.
+    pub fn new(mask: u64) -> SignalFd {
+        let queue = Mutex::new(Level::Leaf, WaitQueue::new());
+        SignalFd { mask: AtomicU64::new(mask), queue }
+    }
+    /// The signals that it gives.
+    pub fn mask(&self) -> u64 {
+        self.mask.load(Ordering::SeqCst)
+    }
+}
+
 impl FileOps for SignalFd {
     fn read(&self, _: &OpenFile, task: &CurrentTask, dst: &mut IoDst<'_>, _: u64) -> Result<usize, Errno> {
         if dst.remaining() < SIZE {

@@ -51,12 +51,7 @@ struct State {
 
 /// `timerfd_create(2)`
 pub fn sys_timerfd_create(task: &CurrentTask, clock_id: i32, flags: u32) -> SyscallResult {
-    let clock = match clock_id {
-        libc::CLOCK_REALTIME | libc::CLOCK_REALTIME_ALARM => TimerClock::Realtime,
-        libc::CLOCK_MONOTONIC => TimerClock::Monotonic,
-        libc::CLOCK_BOOTTIME | libc::CLOCK_BOOTTIME_ALARM => TimerClock::Boottime,
-        _ => return Err(Errno::EINVAL.into()),
-    };
+    let clock = clock_of(clock_id)?;
     if flags & !(TFD_NONBLOCK | TFD_CLOEXEC) != 0 {
         return Err(Errno::EINVAL.into());
     }
@@ -71,6 +66,15 @@ pub fn sys_timerfd_create(task: &CurrentTask, clock_id: i32, flags: u32) -> Sysc
     let file = task.kernel().anon.file("timerfd", Box::new(ops), flags_kept);
     let fd_flags = if flags & TFD_CLOEXEC != 0 { FdFlags::CLOEXEC } else { FdFlags::empty() };
     Ok(task.install_fd(file, fd_flags)?.0 as usize)
+}
+
+fn clock_of(clock_id: i32) -> Result<TimerClock, Errno> {
+    match clock_id {
+        libc::CLOCK_REALTIME | libc::CLOCK_REALTIME_ALARM => Ok(TimerClock::Realtime),
+        libc::CLOCK_MONOTONIC => Ok(TimerClock::Monotonic),
+        libc::CLOCK_BOOTTIME | libc::CLOCK_BOOTTIME_ALARM => Ok(TimerClock::Boottime),
+        _ => Err(Errno::EINVAL),
+    }
 }
 
 /// `timerfd_settime(2)`
@@ -104,7 +108,37 @@ pub fn sys_timerfd_gettime(task: &CurrentTask, fd: Fd, value: UserAddr) -> Sysca
     Ok(0)
 }
 
+/// A timerfd as data.
+#[derive(Clone, Copy, Debug)]
+pub struct Saved {
+    pub clock_id: i32,
+    pub schedule: Schedule,
+    pub ticks: u64,
+    pub settime_flags: u32,
+}
+
 impl TimerFd {
+    pub fn saved(&self) -> Saved {
+        let state = self.timer.state.lock();
+        let (schedule, ticks, settime_flags) = (state.schedule, state.ticks, state.settime_flags);
+        Saved { clock_id: self.timer.clock_id, schedule, ticks, settime_flags }
+    }
+    /// EINVAL for a clock that is none.
+    pub fn restored(kernel: &Arc<Kernel>, saved: &Saved) -> Result<TimerFd, Errno> {
+        let clock = clock_of(saved.clock_id)?;
+        let state = State {
+            schedule: saved.schedule,
+            ticks: saved.ticks,
+            settime_flags: saved.settime_flags,
+            key: None,
+        };
+        let state = Mutex::new(Level::Object, state);
+        let timer = Arc::new(Timer { clock, clock_id: saved.clock_id, state, queue: WaitQueue::new() });
+        let timerfd = TimerFd { timer, kernel: kernel.clone() };
+        timerfd.arm(&mut timerfd.timer.state.lock());
+        Ok(timerfd)
+    }
+
     fn now_ns(&self) -> i64 {
         self.timer.clock.now_ns(&self.kernel.clocks)
     }

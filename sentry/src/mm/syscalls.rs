@@ -140,7 +140,7 @@ fn prepare_file(
 }
 
 /// New shared memory of at least `len` bytes; `key` of a System V segment.
-pub(super) fn shared_memory(len: u64, flags: u32, key: Option<i32>) -> Result<Arc<SharedMemory>, Errno> {
+pub(crate) fn shared_memory(len: u64, flags: u32, key: Option<i32>) -> Result<Arc<SharedMemory>, Errno> {
     static NEXT_ID: AtomicU64 = AtomicU64::new(1);
     if flags & libc::MAP_GROWSDOWN as u32 != 0 {
         return Err(Errno::EINVAL);

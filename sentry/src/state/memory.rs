@@ -16,7 +16,7 @@ use super::records as rec;
 use super::restore::RestoreError;
 use super::save::{SaveError, unsupported};
 use super::sink::ImageSink;
-use crate::mm::{Inner, Layout, Limits, Marks, MemoryManager, VmFlags, Vma, VmaBacking};
+use crate::mm::{Inner, Layout, Limits, Marks, MemoryManager, SharedMemory, VmFlags, Vma, VmaBacking};
 use crate::vfs::OpenFile;
 
 /// How many pages are looked at in one go.
@@ -81,10 +81,17 @@ fn prot_from(bits: u8) -> Prot {
     Prot { read: bits & 1 != 0, write: bits & 2 != 0, execute: bits & 4 != 0 }
 }
 
-/// The record of an address space, and the open files that it names.
-pub(super) fn describe(mm: &MemoryManager) -> Result<(rec::Mm, Vec<Arc<OpenFile>>), SaveError> {
+/// The record of an address space, and the open files and the shared memory that it names.
+type Described = (rec::Mm, Vec<Arc<OpenFile>>, Vec<Arc<SharedMemory>>);
+
+/// Spaces of shared memory are numbered from here: address spaces have lower numbers, files higher ones.
+const FIRST_SHARED: u64 = 1 << 47;
+
+/// Describes an address space.
+pub(super) fn describe(mm: &MemoryManager) -> Result<Described, SaveError> {
     let inner = mm.read();
     let mut files: Vec<Arc<OpenFile>> = inner.exe.iter().cloned().collect();
+    let mut shared = Vec::new();
     let mut vmas = Vec::with_capacity(inner.tree.len());
     for vma in inner.tree.iter() {
         let backing = match &vma.backing {
@@ -96,8 +103,12 @@ pub(super) fn describe(mm: &MemoryManager) -> Result<(rec::Mm, Vec<Arc<OpenFile>
             VmaBacking::Special { name, offset, .. } => {
                 rec::Backing::Special { name: (*name).to_owned(), offset: *offset }
             }
-            VmaBacking::SharedAnon { .. } => {
-                return unsupported(format!("memory at {:#x} is shared between processes", vma.start().0));
+            VmaBacking::SharedAnon { memory, .. } if memory.key.is_some() => {
+                return unsupported("there is System V shared memory");
+            }
+            VmaBacking::SharedAnon { memory, offset } => {
+                shared.push(memory.clone());
+                rec::Backing::Shared { memory: memory.id, offset: *offset }
             }
         };
         vmas.push(rec::Vma {
@@ -121,7 +132,59 @@ pub(super) fn describe(mm: &MemoryManager) -> Result<(rec::Mm, Vec<Arc<OpenFile>
         stack_limit: mm.stack_limit(),
         vmas,
     };
-    Ok((record, files))
+    Ok((record, files, shared))
+}
+
+/// Stores shared memory; returns its size.
+pub(super) fn save_shared(
+    memory: &SharedMemory,
+    sink: &mut dyn ImageSink,
+    stored: &mut u64,
+) -> Result<u64, SaveError> {
+    let failed = |errno: rustix::io::Errno| SaveError::Memory(format!("shared memory: {errno}"));
+    let size = u64::try_from(rustix::fs::fstat(&*memory.fd).map_err(failed)?.st_size).unwrap_or(0);
+    let mut data = vec![0; (WINDOW * PAGE_SIZE) as usize];
+    let mut at = 0;
+    while at < size {
+        // Holes are not stored.
+        at = match rustix::fs::seek(&*memory.fd, rustix::fs::SeekFrom::Data(at)) {
+            Ok(data) => data - data % PAGE_SIZE,
+            Err(rustix::io::Errno::NXIO) => break,
+            Err(errno) => return Err(failed(errno)),
+        };
+        let want = usize::try_from(size - at).unwrap_or(data.len()).min(data.len());
+        let got = rustix::io::pread(&*memory.fd, &mut data[..want], at).map_err(failed)?;
+        let whole = got - got % PAGE_SIZE as usize;
+        if whole == 0 {
+            break;
+        }
+        sink.pages(FIRST_SHARED + memory.id, at / PAGE_SIZE, &data[..whole])?;
+        *stored += whole as u64 / PAGE_SIZE;
+        at += whole as u64;
+    }
+    Ok(size)
+}
+
+/// Makes shared memory from its record.
+pub(super) fn restore_shared(
+    id: u64,
+    record: &rec::Shared,
+    image: &Image,
+) -> Result<Arc<SharedMemory>, RestoreError> {
+    let wrong = || RestoreError::Record(format!("shared memory {id}"));
+    let memory = crate::mm::syscalls::shared_memory(record.size, 0, None).map_err(|_| wrong())?;
+    for extent in image.extents()?.space(FIRST_SHARED.checked_add(id).ok_or_else(wrong)?) {
+        image.read_pages(extent, |page, bytes| {
+            let at = page.checked_mul(PAGE_SIZE).filter(|at| *at < record.size).ok_or_else(wrong)?;
+            let mut done = 0;
+            while done < bytes.len() {
+                done += rustix::io::pwrite(&*memory.fd, &bytes[done..], at + done as u64)
+                    .map_err(|errno| RestoreError::Memory(format!("shared memory: {errno}")))?;
+            }
+            Ok::<(), RestoreError>(())
+        })?;
+    }
+    Ok(memory)
 }
 
 /// Stores the private pages of an address space. Returns how many were stored, and how many were found to be zero.
@@ -237,12 +300,13 @@ pub(super) fn restore(
     image: &Image,
     vdso: Option<&Arc<std::os::fd::OwnedFd>>,
     file_of: &mut dyn FnMut(u64) -> Result<Arc<OpenFile>, RestoreError>,
+    shared_of: &mut dyn FnMut(u64) -> Result<(Arc<SharedMemory>, u64), RestoreError>,
 ) -> Result<(), RestoreError> {
     let wrong = |what: &str| RestoreError::Record(format!("address space {id}: {what}"));
     let exe = record.exe.map(&mut *file_of).transpose()?;
     let mut made = Vec::with_capacity(record.vmas.len());
     for vma in &record.vmas {
-        made.push(make_vma(vma, vdso, file_of, &wrong)?);
+        made.push(make_vma(vma, vdso, file_of, shared_of, &wrong)?);
     }
     let mut inner = mm.write();
     inner.layout = Layout {
@@ -275,6 +339,7 @@ fn make_vma(
     record: &rec::Vma,
     vdso: Option<&Arc<std::os::fd::OwnedFd>>,
     file_of: &mut dyn FnMut(u64) -> Result<Arc<OpenFile>, RestoreError>,
+    shared_of: &mut dyn FnMut(u64) -> Result<(Arc<SharedMemory>, u64), RestoreError>,
     wrong: &dyn Fn(&str) -> RestoreError,
 ) -> Result<Vma, RestoreError> {
     let range = UserRange { start: UserAddr(record.start), end: UserAddr(record.end) };
@@ -302,6 +367,14 @@ fn make_vma(
                 host_writable: host.writable && *may_write && file.flags().can_write(),
                 file,
             };
+        }
+        rec::Backing::Shared { memory, offset } => {
+            let (memory, size) = shared_of(*memory)?;
+            let end = offset.checked_add(range.len());
+            if !vma.is_shared() || !offset.is_multiple_of(PAGE_SIZE) || end.is_none_or(|end| end > size) {
+                return Err(wrong("a mapping of shared memory"));
+            }
+            vma.backing = VmaBacking::SharedAnon { memory, offset: *offset };
         }
         rec::Backing::Special { name, offset } => {
             let fd = vdso.cloned().ok_or_else(|| wrong("a vDSO, which this host does not give"))?;

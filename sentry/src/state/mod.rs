@@ -19,5 +19,5 @@ pub mod sink;
 mod trees;
 
 pub use restore::{RestoreConfig, RestoreError};
-pub use save::{SaveError, Saved};
+pub use save::{SaveError, SaveOptions, Saved};
 pub use sink::ImageSink;

@@ -22,6 +22,8 @@ pub mod kind {
     pub const FILE: &str = "file";
     pub const PIPE: &str = "pipe";
     pub const ACTIONS: &str = "actions";
+    pub const UNIX: &str = "unix";
+    pub const SHARED: &str = "shared";
     pub const TREE: &str = "tree";
 }
 
@@ -146,6 +148,8 @@ pub struct Process {
     pub membarrier: u32,
     pub oom_score_adj: (i32, i32),
     pub unkillable: bool,
+    /// ITIMER_REAL: the next expiry on the monotonic clock, and the interval.
+    pub real_timer: Option<(i64, i64)>,
 }
 
 /// Signal actions: handler, flags, restorer, mask, for signals 1 to 64.
@@ -189,6 +193,11 @@ pub enum Backing {
         file: u64,
         offset: u64,
         may_write: bool,
+    },
+    /// Memory that address spaces share, by its number.
+    Shared {
+        memory: u64,
+        offset: u64,
     },
     /// `[vvar]`, `[vdso]`: by its offset in the memory of the vDSO.
     Special {
@@ -240,6 +249,80 @@ pub enum FileBody {
         count: u64,
         semaphore: bool,
     },
+    TimerFd {
+        clock_id: i32,
+        /// The next expiry on the timer's clock, and the interval.
+        next_ns: Option<i64>,
+        interval_ns: i64,
+        ticks: u64,
+        settime_flags: u32,
+    },
+    SignalFd {
+        mask: u64,
+    },
+    Epoll {
+        items: Vec<Watched>,
+    },
+    /// A Unix socket by its number, and SO_RCVTIMEO and SO_SNDTIMEO in nanoseconds.
+    Unix {
+        socket: u64,
+        timeouts: [Option<u64>; 2],
+    },
+    Inet {
+        socket: Inet,
+        timeouts: [Option<u64>; 2],
+    },
+}
+
+/// Descriptor number and open file of what an epoll instance watches, events (private bits included), data.
+pub type Watched = (i32, u64, u32, u64);
+
+/// An internet socket.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug)]
+pub struct Inet {
+    pub family: i32,
+    pub kind: i32,
+    pub protocol: i32,
+    /// `sockaddr` bytes, where it is bound.
+    pub local: Option<Vec<u8>>,
+    /// The backlog, where it listens.
+    pub listening: Option<i32>,
+    /// Where a datagram socket is connected to.
+    pub remote: Option<Vec<u8>>,
+    /// It was connected by TCP: its peer is lost.
+    pub reset: bool,
+    /// Level, name, value.
+    pub options: Vec<(i32, i32, Vec<u8>)>,
+}
+
+/// A message that waits in a Unix socket: bytes, whether a record ends, the sender's pid, uid and gid.
+pub type Message = (Vec<u8>, bool, Option<(i32, u32, u32)>);
+
+/// A Unix socket.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug)]
+pub struct Unix {
+    pub kind: i32,
+    /// The name as `getsockname(2)` gives it.
+    pub name: Vec<u8>,
+    /// Where the node is that it is bound to; the name alone stands for abstract ones.
+    pub node: Option<Vec<u8>>,
+    pub bound: bool,
+    pub listening: Option<u64>,
+    pub peer: Option<u64>,
+    /// It had a peer, which has closed.
+    pub orphan: bool,
+    pub shut_read: bool,
+    pub shut_write: bool,
+    pub pass_credentials: bool,
+    /// Pid, uid, gid, and groups of the peer.
+    pub peer_credentials: Option<(i32, u32, u32, Vec<u32>)>,
+    pub messages: Vec<Message>,
+}
+
+/// Memory that address spaces share: its contents are pages of a space of its own.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug)]
+pub struct Shared {
+    pub size: u64,
 }
 
 /// A nameless pipe.

@@ -19,7 +19,7 @@ use super::records::{self as rec, kind};
 use super::restore_files::Files;
 use crate::boot::Started;
 use crate::kernel::Container;
-use crate::mm::MemoryManager;
+use crate::mm::{MemoryManager, SharedMemory};
 use crate::signal::{Actions, Queue, SignalSet};
 use crate::syscalls::{OnSignal, Resume};
 use crate::task::credentials::Caps;
@@ -47,6 +47,8 @@ pub enum RestoreError {
     Mount(String),
     #[error("gone since the checkpoint: {0}")]
     Gone(String),
+    #[error("cannot be opened again: {0}")]
+    Socket(String),
     #[error("{0}")]
     Memory(String),
     #[error("a standard descriptor cannot be used: {0}")]
@@ -99,6 +101,10 @@ impl Container {
             RestoreError::Record(format!("the first process, {}, is not there", sandbox.init))
         })?;
         for group in groups.values() {
+            let record: rec::Process = image.records(kind::PROCESS)?.read(group.pid() as u64)?;
+            if let Some((next_ns, interval_ns)) = record.real_timer {
+                group.restore_real_timer(&self.kernel, next_ns, interval_ns.max(0));
+            }
             crate::task::cpu_limit::arm(&self.kernel, group);
         }
         for Made { current, call, .. } in made {
@@ -252,6 +258,7 @@ impl Container {
         let vdso = self.kernel.clocks.keeper.vdso_memory();
         let mut files = Files::new(self, image, stdio, &first.current)?;
         let mut spaces: HashMap<u64, Arc<MemoryManager>> = HashMap::new();
+        let mut shared: HashMap<u64, (Arc<SharedMemory>, u64)> = HashMap::new();
         let mut tables: HashMap<u64, Arc<FdTable>> = HashMap::new();
         let mut views: HashMap<u64, Arc<FsInfo>> = HashMap::new();
         for one in made.iter() {
@@ -262,7 +269,16 @@ impl Container {
                     let mm = MemoryManager::new(self.kernel.platform.address_space()?);
                     let space: rec::Mm = image.records(kind::MM)?.read(record.mm)?;
                     let file_of = &mut |id| files.get(id);
-                    super::memory::restore(&mm, record.mm, &space, image, vdso.as_ref(), file_of)?;
+                    let shared_of = &mut |id| match shared.get(&id) {
+                        Some(known) => Ok(known.clone()),
+                        None => {
+                            let stored: rec::Shared = image.records(kind::SHARED)?.read(id)?;
+                            let memory = super::memory::restore_shared(id, &stored, image)?;
+                            shared.insert(id, (memory.clone(), stored.size));
+                            Ok((memory, stored.size))
+                        }
+                    };
+                    super::memory::restore(&mm, record.mm, &space, image, vdso.as_ref(), file_of, shared_of)?;
                     spaces.insert(record.mm, mm.clone());
                     mm
                 }
@@ -292,6 +308,7 @@ impl Container {
                     fs
                 }
             };
+            files.watch()?;
             one.current.set_mm(mm);
             one.current.set_files(table);
             let old = one.current.state.lock().fs.replace(fs);

@@ -11,7 +11,7 @@ use zerocopy::IntoBytes;
 use super::records::{self as rec, kind};
 use super::sink::ImageSink;
 use crate::kernel::Container;
-use crate::mm::MemoryManager;
+use crate::mm::{MemoryManager, SharedMemory};
 use crate::signal::{Actions, Queue};
 use crate::syscalls::{OnSignal, Resume};
 use crate::task::{Credentials, FsInfo, RestartBlock, Task, ThreadGroup};
@@ -34,6 +34,13 @@ pub enum SaveError {
     Memory(String),
 }
 
+/// How a checkpoint is made.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SaveOptions {
+    /// A TCP connection refuses the checkpoint, instead of being reset in what is restored.
+    pub refuse_connections: bool,
+}
+
 /// What a checkpoint holds.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Saved {
@@ -48,20 +55,29 @@ pub(super) struct Saver<'a> {
     pub(super) container: &'a Arc<Container>,
     pub(super) sink: &'a mut dyn ImageSink,
     pub(super) saved: Saved,
+    pub(super) options: SaveOptions,
     seen: BTreeSet<(&'static str, u64)>,
     /// Whose pages are to be stored.
     spaces: BTreeMap<u64, Arc<MemoryManager>>,
+    /// Memory that address spaces share.
+    pub(super) shared: BTreeMap<u64, Arc<SharedMemory>>,
 }
 
 impl Container {
     /// Stores the container. Every task of the sandbox waits at the quiesce barrier, and goes on waiting.
-    pub fn save(self: &Arc<Self>, sink: &mut dyn ImageSink) -> Result<Saved, SaveError> {
+    pub fn save(
+        self: &Arc<Self>,
+        sink: &mut dyn ImageSink,
+        options: SaveOptions,
+    ) -> Result<Saved, SaveError> {
         let mut saver = Saver {
             container: self,
             sink,
             saved: Saved::default(),
+            options,
             seen: BTreeSet::new(),
             spaces: BTreeMap::new(),
+            shared: BTreeMap::new(),
         };
         saver.refuse_namespaces()?;
         saver.processes()?;
@@ -152,8 +168,11 @@ impl Saver<'_> {
 
     fn process(&mut self, group: &Arc<ThreadGroup>) -> Result<(), SaveError> {
         let pid = group.pid();
-        if group.timers.are_set() {
-            return unsupported(format!("process {pid} has timers (setitimer, timer_create, alarm)"));
+        let real_timer = group.timers.real();
+        if group.timers.others_are_set() {
+            return unsupported(format!(
+                "process {pid} has timers (timer_create, ITIMER_VIRTUAL, ITIMER_PROF)"
+            ));
         }
         let place = {
             let tables = self.container.pids.lock();
@@ -184,6 +203,7 @@ impl Saver<'_> {
             membarrier: state.membarrier,
             oom_score_adj: state.oom_score_adj,
             unkillable: state.unkillable,
+            real_timer,
         };
         drop(state);
         if self.meets(kind::ACTIONS, actions_id) {
@@ -303,7 +323,8 @@ impl Saver<'_> {
     }
 
     fn memory(&mut self, mm: &Arc<MemoryManager>) -> Result<(), SaveError> {
-        let (record, files) = super::memory::describe(mm)?;
+        let (record, files, shared) = super::memory::describe(mm)?;
+        self.shared.extend(shared.into_iter().map(|memory| (memory.id, memory)));
         for file in files {
             self.file(&file, "a mapped file")?;
         }
@@ -316,6 +337,10 @@ impl Saver<'_> {
             let (pages, zero_pages) = super::memory::save_pages(&mm, self.sink)?;
             self.saved.pages += pages;
             self.saved.zero_pages += zero_pages;
+        }
+        for memory in std::mem::take(&mut self.shared).into_values() {
+            let size = super::memory::save_shared(&memory, self.sink, &mut self.saved.pages)?;
+            self.add(kind::SHARED, memory.id, &rec::Shared { size })?;
         }
         Ok(())
     }

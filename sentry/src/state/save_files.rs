@@ -3,9 +3,16 @@
 use std::sync::Arc;
 
 use super::records::{self as rec, FileBody, kind};
-use super::save::{SaveError, Saver, unsupported};
+use super::save::Saver;
+use super::save::{SaveError, unsupported};
+use crate::fs::epoll::Epoll;
 use crate::fs::eventfd::EventFd;
 use crate::fs::pipe::PipeFile;
+use crate::fs::signalfd::SignalFd;
+use crate::fs::timerfd::TimerFd;
+use crate::net::host::HostSocket;
+use crate::net::socket::SocketFile;
+use crate::net::unix::UnixSocket;
 use crate::vfs::{FileKind, OpenFile, OpenFlags};
 
 /// Major numbers of character devices that are memory (`/dev/null` and its like): they have no state.
@@ -39,6 +46,30 @@ impl Saver<'_> {
             let (count, semaphore) = event.state();
             return Ok(FileBody::EventFd { count, semaphore });
         }
+        if let Some(timer) = file.ops_as::<TimerFd>() {
+            let saved = timer.saved();
+            return Ok(FileBody::TimerFd {
+                clock_id: saved.clock_id,
+                next_ns: saved.schedule.next_ns,
+                interval_ns: saved.schedule.interval_ns,
+                ticks: saved.ticks,
+                settime_flags: saved.settime_flags,
+            });
+        }
+        if let Some(signals) = file.ops_as::<SignalFd>() {
+            return Ok(FileBody::SignalFd { mask: signals.mask() });
+        }
+        if let Some(epoll) = file.ops_as::<Epoll>() {
+            let mut items = Vec::new();
+            for (fd, watched, events, data) in epoll.watched() {
+                self.file(&watched, &format!("descriptor {fd}, which {what} watches,"))?;
+                items.push((fd, watched.id, events, data));
+            }
+            return Ok(FileBody::Epoll { items });
+        }
+        if let Some(socket) = file.ops_as::<SocketFile>() {
+            return self.socket(socket, what);
+        }
         let device = |wanted| matches!(file.inode.attr(), Ok(attr) if attr.rdev.major == wanted);
         match file.inode.kind {
             FileKind::Regular | FileKind::Directory => {}
@@ -52,6 +83,77 @@ impl Saver<'_> {
         }
         let path = self.path(&file.path, what)?;
         Ok(FileBody::Path { path, deny_write: file.denies_write() })
+    }
+
+    fn socket(&mut self, file: &SocketFile, what: &str) -> Result<FileBody, SaveError> {
+        let nanos = |write| file.timeout_of(write).and_then(|t| u64::try_from(t.as_nanos()).ok());
+        let timeouts = [nanos(false), nanos(true)];
+        let ops: &dyn std::any::Any = &*file.ops;
+        if let Some(socket) = ops.downcast_ref::<UnixSocket>() {
+            self.unix(socket, what)?;
+            return Ok(FileBody::Unix { socket: socket.number(), timeouts });
+        }
+        if let Some(dead) = ops.downcast_ref::<crate::net::host::DeadSocket>() {
+            let socket = rec::Inet {
+                family: crate::net::socket::SocketOps::family(dead),
+                kind: libc::SOCK_STREAM,
+                protocol: libc::IPPROTO_TCP,
+                local: crate::net::socket::SocketOps::local_address(dead).ok(),
+                listening: None,
+                remote: None,
+                reset: true,
+                options: Vec::new(),
+            };
+            return Ok(FileBody::Inet { socket, timeouts });
+        }
+        let Some(socket) = ops.downcast_ref::<HostSocket>() else {
+            return unsupported(format!("{what} is a netlink socket"));
+        };
+        let saved = socket.saved();
+        if saved.reset && self.options.refuse_connections {
+            return unsupported(format!("{what} is a TCP connection"));
+        }
+        let socket = rec::Inet {
+            family: saved.family,
+            kind: saved.kind,
+            protocol: saved.protocol,
+            local: saved.local,
+            listening: saved.listening,
+            remote: saved.remote,
+            reset: saved.reset,
+            options: saved.options,
+        };
+        Ok(FileBody::Inet { socket, timeouts })
+    }
+
+    /// A Unix socket and, with it, its peer.
+    fn unix(&mut self, socket: &UnixSocket, what: &str) -> Result<(), SaveError> {
+        let id = socket.number();
+        if !self.meets(kind::UNIX, id) {
+            return Ok(());
+        }
+        let saved =
+            socket.saved().map_err(|why| SaveError::Unsupported(format!("{what}, a Unix socket, {why}")))?;
+        let node = saved.node.as_ref().map(|path| self.path(path, "a Unix socket's name")).transpose()?;
+        let record = rec::Unix {
+            kind: saved.kind,
+            name: saved.name,
+            node,
+            bound: saved.bound,
+            listening: saved.listening.map(|backlog| backlog as u64),
+            peer: saved.peer.as_ref().map(|peer| peer.number()),
+            orphan: saved.orphan,
+            shut_read: saved.shutdown.0,
+            shut_write: saved.shutdown.1,
+            pass_credentials: saved.pass_credentials,
+            peer_credentials: saved.peer_credentials,
+            messages: saved.messages,
+        };
+        self.add(kind::UNIX, id, &record)?;
+        match saved.peer {
+            Some(peer) => self.unix(&peer, what),
+            None => Ok(()),
+        }
     }
 
     fn pipe(&mut self, file: &OpenFile, end: &PipeFile, what: &str) -> Result<FileBody, SaveError> {

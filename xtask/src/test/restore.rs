@@ -3,6 +3,8 @@
 use super::container::{Check, LIMIT, Runtime};
 use super::lifecycle::wait_for_status;
 use crate::process;
+use crate::rootfs::{self, Kind};
+use crate::setup;
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
 use std::fs;
@@ -12,6 +14,8 @@ use std::time::{Duration, Instant};
 
 pub(super) const CHECKS: &[Check] = &[
     ("restore/what-a-shell-has", what_a_shell_has),
+    ("restore/what-python-has", what_python_has),
+    ("restore/tcp-refused", tcp_refused),
     ("restore/leave-running", leave_running),
     ("restore/compressed", compressed),
     ("restore/paused", paused),
@@ -54,11 +58,12 @@ struct Ready {
     output: PathBuf,
 }
 
-fn bundle(runtime: &Runtime, script: &str) -> Result<Ready> {
+fn bundle(runtime: &Runtime, argv: &[&str], root: &Path) -> Result<Ready> {
     let dir = runtime.scratch()?;
     let shared = dir.join("shared");
     fs::create_dir(&shared)?;
-    let bundle = runtime.shell(script, |spec| {
+    let bundle = runtime.bundle(argv, |spec| {
+        spec["root"]["path"] = json!(root);
         if let Some(mounts) = spec["mounts"].as_array_mut() {
             let mount = json!({ "destination": "/shared", "type": "bind", "source": shared, "options": ["rbind", "ro"] });
             mounts.push(mount);
@@ -68,7 +73,17 @@ fn bundle(runtime: &Runtime, script: &str) -> Result<Ready> {
 }
 
 fn start(runtime: &Runtime, script: &str) -> Result<Ready> {
-    let ready = bundle(runtime, script)?;
+    start_ready(runtime, bundle(runtime, &["/bin/sh", "-c", script], &runtime.root)?)
+}
+
+fn start_python(runtime: &Runtime) -> Result<Ready> {
+    let root = rootfs::cached(Kind::Python)?;
+    let ready = bundle(runtime, &["/usr/bin/python3", "/shared/python.py", "/shared/go"], &root)?;
+    fs::copy(setup::root().join("tests/workloads/restore/python.py"), ready.shared.join("python.py"))?;
+    start_ready(runtime, ready)
+}
+
+fn start_ready(runtime: &Runtime, ready: Ready) -> Result<Ready> {
     let mut command = runtime.command();
     command.args(["run", "--detach", "--bundle"]).arg(&ready.bundle).arg("test").stdin(Stdio::null());
     command
@@ -119,6 +134,48 @@ fn what_a_shell_has(runtime: &Runtime) -> Result<()> {
         let printed = restore(runtime, &ready, id)?;
         ensure!(printed == EXPECTED, "{id} printed {printed:?}");
     }
+    clean_root(runtime);
+    Ok(())
+}
+
+/// Printed by `tests/workloads/restore/python.py` after a restore.
+const PYTHON_EXPECTED: &str = "\
+[0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30, 32, 34, 36, 38]
+b'served 1'
+ConnectionResetError
+b'unread' b'one' b'two' b'last' b''
+b'hi'
+b'hi'
+b'udp'
+True
+7 b'child'
+alarm async
+b'fork\\n'
+";
+
+fn what_python_has(runtime: &Runtime) -> Result<()> {
+    let ready = start_python(runtime)?;
+    checkpoint(runtime, &ready, &[])?;
+    gone(runtime)?;
+    for id in ["one", "two"] {
+        let printed = restore(runtime, &ready, id)?;
+        ensure!(printed == PYTHON_EXPECTED, "{id} printed {printed:?}");
+    }
+    clean_root(runtime);
+    Ok(())
+}
+
+/// Connections are not reset where that was not wanted.
+fn tcp_refused(runtime: &Runtime) -> Result<()> {
+    let ready = start_python(runtime)?;
+    let image = ready.image.to_string_lossy().into_owned();
+    runtime.fails_clearly(
+        &["checkpoint", "--tcp", "refuse", "--image-path", &image, "test"],
+        "TCP connection",
+    )?;
+    wait_for_status(runtime, "test", "running")?;
+    runtime.ok(&["exec", "test", "/bin/true"])?;
+    runtime.ok(&["delete", "--force", "test"])?;
     clean_root(runtime);
     Ok(())
 }

@@ -208,6 +208,33 @@ impl Epoll {
         Ok(())
     }
 
+    /// What is watched: descriptor number, open file, events with the private bits, data.
+    pub fn watched(&self) -> Vec<(i32, Arc<OpenFile>, u32, u64)> {
+        let items = self.items.lock();
+        let entry = |entry: &Entry| {
+            let item = &entry.item;
+            Some((item.fd, item.file.upgrade()?, item.interest(), item.data.load(Ordering::Relaxed)))
+        };
+        items.map.values().filter_map(entry).collect()
+    }
+
+    /// For a restore: watches as [`Epoll::watched`] told. What is ready then is reported, once more perhaps.
+    pub fn watch_again(
+        &self,
+        own: &Arc<OpenFile>,
+        task: &CurrentTask,
+        fd: i32,
+        file: &Arc<OpenFile>,
+        event: EpollEvent,
+    ) -> Result<(), Errno> {
+        self.add(own, task, fd, file, event)?;
+        if let Some(entry) = self.items.lock().map.get(&(fd, file.id)) {
+            // A one-shot item that has fired waits for nothing.
+            entry.item.events.store(event.events, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
     /// EPOLL_CTL_MOD.
     pub fn modify(
         &self,

@@ -6,6 +6,7 @@
 
 mod options;
 mod routes;
+mod saved;
 
 use std::any::Any;
 use std::cell::RefCell;
@@ -503,6 +504,8 @@ fn unpack(mut bytes: &[u8]) -> Vec<Other> {
     }
     out
 }
+
+pub(crate) use saved::{DeadSocket, Saved};
 
 /// The host socket behind a socket, where it is one.
 pub fn host_socket(ops: &dyn SocketOps) -> Option<&HostSocket> {

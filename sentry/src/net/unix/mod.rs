@@ -15,6 +15,7 @@ mod gc;
 mod names;
 mod options;
 mod queue;
+mod saved;
 mod transfer;
 
 use std::collections::VecDeque;
@@ -36,6 +37,7 @@ use crate::vfs::IoDst;
 pub use names::UnixTable;
 use names::{Binding, Name};
 use queue::{Account, Message};
+pub(crate) use saved::Saved;
 
 /// Datagrams that wait in one queue at most (`net.unix.max_dgram_qlen`).
 const MAX_DGRAM_QUEUE: usize = 10;

@@ -149,12 +149,12 @@ impl UnixTable {
         out
     }
 
-    fn bind_inode(&self, inode: &Inode, socket: &Arc<UnixSocket>) {
+    pub(super) fn bind_inode(&self, inode: &Inode, socket: &Arc<UnixSocket>) {
         let mut table = self.by_inode.lock();
         table.retain(|_, s| s.strong_count() > 0);
         table.insert(inode.id, Arc::downgrade(socket));
     }
-    fn bind_abstract(&self, name: &[u8], socket: &Arc<UnixSocket>) -> Result<(), Errno> {
+    pub(super) fn bind_abstract(&self, name: &[u8], socket: &Arc<UnixSocket>) -> Result<(), Errno> {
         let mut table = self.by_name.lock();
         if table.get(name).is_some_and(|s| s.strong_count() > 0) {
             return Err(Errno::EADDRINUSE);
@@ -237,7 +237,7 @@ impl UnixSocket {
         Err(Errno::ENOSPC)
     }
 
-    fn set_name(&self, name: Name, binding: Binding) -> Result<(), Errno> {
+    pub(super) fn set_name(&self, name: Name, binding: Binding) -> Result<(), Errno> {
         let mut state = self.state.lock();
         if state.binding.is_some() || state.dead {
             // Another thread was faster.

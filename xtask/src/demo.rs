@@ -5,7 +5,7 @@
 
 use crate::build::{Linkage, Profile};
 use crate::report::{Table, spinner};
-use crate::{build, http, process, setup};
+use crate::{build, bundle, http, process, setup};
 use anyhow::{Context, Result, anyhow, bail};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::time::{ClockId, clock_gettime};
@@ -28,6 +28,10 @@ const END_LIMIT: Duration = Duration::from_secs(5);
 
 /// Requests after the first one, for the median of a warm function.
 const WARM_REQUESTS: usize = 20;
+
+/// How often the function is started and restored for the table.
+const COLD_STARTS: usize = 5;
+const RESTORES: usize = 10;
 
 const EVENT: &str = r#"{"text": "The quick sand shifts, and the sand is quick, and the sea is slow"}"#;
 
@@ -103,14 +107,19 @@ pub(crate) fn run(args: &Args) -> Result<bool> {
     let place = if args.native { "on the host, without a sandbox" } else { "in a sandbox" };
     println!("{what}, {place}\n");
 
-    let running = Running::start(&mut command, if args.native { &[] } else { &command_in_sandbox })?;
+    let mut in_sandbox = vec![PathBuf::from("do")];
+    in_sandbox.extend(command_in_sandbox.iter().cloned());
+    let running = Running::start(&mut command, if args.native { &[] } else { &in_sandbox })?;
     let answer = watch(&running)?;
     running.end()?;
     print!("{}", answer.timeline);
     println!("\n  request   {EVENT}\n  response  {}", answer.response.trim());
     println!("  warm      {:.2} ms per request (median of {WARM_REQUESTS})", answer.warm_ms);
     if !args.native {
-        println!("\n  Not yet on this screen: checkpoint, restore and fork of this same function.");
+        println!("\n  the same function, checkpointed when it is ready, and restored {RESTORES} times\n");
+        let binary = build::quicksand(if args.debug { Profile::Debug } else { Profile::Release })?;
+        print!("{}", restores(&binary, &args.platform, &command_in_sandbox)?);
+        println!("\n  Not yet on this screen: fork of this same function.");
     }
     Ok(true)
 }
@@ -137,12 +146,12 @@ struct Running {
 }
 
 impl Running {
-    /// Starts the command; `quicksand` gets the pipe's number and the guest's command appended.
+    /// Starts the command; `quicksand` gets the pipe's number and its own command appended.
     fn start(command: &mut Command, guest: &[PathBuf]) -> Result<Self> {
         let (timeline, writer) = pipe_with(PipeFlags::empty()).context("pipe")?;
         rustix::io::fcntl_setfd(&timeline, rustix::io::FdFlags::CLOEXEC).context("fcntl")?;
         if !guest.is_empty() {
-            command.arg("--timeline-fd").arg(writer.as_raw_fd().to_string()).arg("do").args(guest);
+            command.arg("--timeline-fd").arg(writer.as_raw_fd().to_string()).args(guest);
         }
         command.stdin(Stdio::null()).stdout(Stdio::piped()).process_group(0);
         let started_ns = now_ns();
@@ -196,24 +205,163 @@ struct Answered {
     warm_ms: f64,
 }
 
+/// Milestones of one start: since its command was started, in milliseconds.
+#[derive(Clone, Copy)]
+struct Start {
+    /// Everything is there; the guest may run.
+    started: f64,
+    first_guest_instruction: f64,
+    first_response: f64,
+}
+
+/// Starts the function once in a container, takes an image of it, restores that; a table of both.
+fn restores(binary: &Path, platform: &str, guest: &[PathBuf]) -> Result<Table> {
+    let dir = setup::work_dir("demo")?;
+    let argv: Vec<_> = guest.iter().map(|word| word.to_string_lossy()).collect();
+    let argv: Vec<&str> = argv.iter().map(AsRef::as_ref).collect();
+    let bundle = bundle::write(&dir.join("bundle"), &bundle::spec(Path::new("/"), &argv))?;
+    let image = dir.join("image");
+    if image.exists() {
+        std::fs::remove_dir_all(&image)?;
+    }
+    let quicksand = || -> Result<Command> {
+        let mut command = Command::new(binary);
+        command.arg("--root").arg(setup::work_dir("demo-state")?);
+        command.args(["--platform", platform, "--network", "host"]);
+        Ok(command)
+    };
+    let tail = |words: &[&str], id: &str| -> Vec<PathBuf> {
+        let words = words.iter().map(PathBuf::from);
+        words.chain(["--bundle".into(), bundle.clone(), id.into()]).collect()
+    };
+    let id = format!("demo-{}", std::process::id());
+
+    let running = Running::start(&mut quicksand()?, &tail(&["run"], &id))?;
+    let (port, _) = running.wait_ready(&mut BTreeMap::new())?;
+    let begun = Instant::now();
+    let mut checkpoint = quicksand()?;
+    checkpoint.args(["checkpoint", "--leave-running", "--image-path"]).arg(&image).arg(&id);
+    process::show(&mut checkpoint, READY_LIMIT)?;
+    let checkpoint_ms = begun.elapsed().as_secs_f64() * 1e3;
+    running.end()?;
+
+    let mut cold = Vec::new();
+    for _ in 0..COLD_STARTS {
+        let running = Running::start(&mut quicksand()?, &tail(&["run"], &id))?;
+        let mut seen = BTreeMap::new();
+        let (port, _) = running.wait_ready(&mut seen)?;
+        cold.push(running.answer(port, seen)?);
+        running.end()?;
+    }
+    let mut restored = Vec::new();
+    for _ in 0..RESTORES {
+        let words = ["restore", "--image-path", &image.to_string_lossy()];
+        let running = Running::start(&mut quicksand()?, &tail(&words, &id))?;
+        let mut seen = BTreeMap::new();
+        running.wait_started(&mut seen)?;
+        restored.push(running.answer(port, seen)?);
+        running.end()?;
+    }
+    let mut table = Table::new(["boundary, ms", "cold", "restore", "min - max", "cold / restore"]);
+    let boundaries: [(&str, fn(&Start) -> f64); 3] = [
+        ("container started", |start| start.started),
+        ("first guest instruction", |start| start.first_guest_instruction),
+        ("first response", |start| start.first_response),
+    ];
+    for (name, of) in boundaries {
+        let sorted = |starts: &[Start]| {
+            let mut all: Vec<f64> = starts.iter().map(of).collect();
+            all.sort_by(f64::total_cmp);
+            all
+        };
+        let (cold, restored) = (sorted(&cold), sorted(&restored));
+        let (cold_median, median) = (cold[cold.len() / 2], restored[restored.len() / 2]);
+        table.row([
+            name.to_owned(),
+            format!("{cold_median:.1}"),
+            format!("{median:.1}"),
+            format!("{:.1} - {:.1}", restored[0], restored[restored.len() - 1]),
+            format!("{:.1}", cold_median / median),
+        ]);
+    }
+    let mib = image_bytes(&image)? as f64 / f64::from(1 << 20);
+    println!(
+        "  checkpoint {checkpoint_ms:.0} ms, image {mib:.1} MiB; medians of {COLD_STARTS} and {RESTORES}\n"
+    );
+    Ok(table)
+}
+
+/// What an image takes on disk: holes do not count.
+fn image_bytes(image: &Path) -> Result<u64> {
+    use std::os::unix::fs::MetadataExt;
+    let mut bytes = 0;
+    for entry in std::fs::read_dir(image.join("blobs/blake3"))? {
+        bytes += entry?.metadata()?.blocks() * 512;
+    }
+    Ok(bytes)
+}
+
+impl Running {
+    /// Waits for the function to say that it is ready: its port, and when.
+    fn wait_ready(&self, seen: &mut BTreeMap<String, u64>) -> Result<(u16, u64)> {
+        let deadline = Instant::now() + READY_LIMIT;
+        loop {
+            match self.news.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(News::Milestone(event)) => {
+                    seen.entry(event.event).or_insert(event.t_ns);
+                }
+                Ok(News::Printed(line, at)) => match line.strip_prefix("ready ").map(str::parse::<u16>) {
+                    Some(Ok(port)) => return Ok((port, at)),
+                    _ => println!("  {line}"),
+                },
+                Ok(News::Closed) => bail!("the function ended before it was ready"),
+                Err(_) => bail!("the function was not ready after {} s", READY_LIMIT.as_secs()),
+            }
+        }
+    }
+
+    /// Waits until everything that was restored is there.
+    fn wait_started(&self, seen: &mut BTreeMap<String, u64>) -> Result<()> {
+        let deadline = Instant::now() + READY_LIMIT;
+        while !seen.contains_key("started") {
+            match self.news.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(News::Milestone(event)) => {
+                    seen.entry(event.event).or_insert(event.t_ns);
+                }
+                Ok(News::Printed(line, _)) => println!("  {line}"),
+                Ok(News::Closed) => bail!("the function ended while it was restored"),
+                Err(_) => bail!("the function was not restored after {} s", READY_LIMIT.as_secs()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends the first request, and says when what happened.
+    fn answer(&self, port: u16, mut seen: BTreeMap<String, u64>) -> Result<Start> {
+        http::post(port, EVENT)?;
+        let answered = now_ns();
+        for news in self.news.try_iter() {
+            if let News::Milestone(event) = news {
+                seen.entry(event.event).or_insert(event.t_ns);
+            }
+        }
+        let since = |at: u64| at.saturating_sub(self.started_ns) as f64 / 1e6;
+        let of = |name: &str| {
+            seen.get(name).copied().map(since).with_context(|| format!("{name} was not reported"))
+        };
+        Ok(Start {
+            started: of("started")?,
+            first_guest_instruction: of("first_guest_instruction")?,
+            first_response: since(answered),
+        })
+    }
+}
+
 /// Waits for the function, sends its first request, and puts the milestones in order.
 fn watch(running: &Running) -> Result<Answered> {
     let waiting = spinner("waiting for the function");
-    let deadline = Instant::now() + READY_LIMIT;
     let mut seen: BTreeMap<String, u64> = BTreeMap::new();
-    let (port, ready_ns) = loop {
-        match running.news.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-            Ok(News::Milestone(event)) => {
-                seen.entry(event.event).or_insert(event.t_ns);
-            }
-            Ok(News::Printed(line, at)) => match line.strip_prefix("ready ").map(str::parse::<u16>) {
-                Some(Ok(port)) => break (port, at),
-                _ => println!("  {line}"),
-            },
-            Ok(News::Closed) => bail!("the function ended before it was ready"),
-            Err(_) => bail!("the function was not ready after {} s", READY_LIMIT.as_secs()),
-        }
-    };
+    let (port, ready_ns) = running.wait_ready(&mut seen)?;
     waiting.finish_and_clear();
     let response = http::post(port, EVENT)?;
     let answered_ns = now_ns();

@@ -152,6 +152,7 @@ impl Boot {
         let sandbox = std::sync::Arc::new(sandbox);
         if self.start_now {
             sandbox.start()?;
+            self.timeline.event("started", now_ns());
         }
         control::send(&self.channel, &Response::Done, &[])?;
         let code = serve::serve(&sandbox, self.channel, self.listener, self.foreground, signals)?;

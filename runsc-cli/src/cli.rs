@@ -129,6 +129,8 @@ pub enum Command {
     Resume(IdArgs),
     Checkpoint(CheckpointArgs),
     Restore(RestoreArgs),
+    #[command(subcommand)]
+    Image(ImageCommand),
     Delete(DeleteArgs),
     List(ListArgs),
     Spec(SpecArgs),
@@ -214,6 +216,53 @@ pub struct CheckpointArgs {
     pub work_path: Option<PathBuf>,
     /// The container
     pub id: String,
+}
+
+/// Look after images
+///
+/// An image is a directory that `checkpoint` made. Images that lie in one directory can share pages: one that was taken of
+/// a restored container may need its parent beside it.
+#[derive(Debug, Subcommand)]
+pub enum ImageCommand {
+    /// List the images in a directory
+    Ls {
+        /// The directory
+        #[arg(default_value = ".")]
+        dir: PathBuf,
+        /// Names only
+        #[arg(long, short)]
+        quiet: bool,
+    },
+    /// Print what an image holds, as JSON
+    Inspect {
+        /// The image
+        image: PathBuf,
+    },
+    /// Check every byte of images
+    Verify {
+        /// The images
+        #[arg(required = true, value_name = "IMAGE")]
+        images: Vec<PathBuf>,
+    },
+    /// Write an image anew, so that it needs no parent
+    Flatten {
+        /// The image
+        image: PathBuf,
+        /// The directory that becomes the new one
+        new: PathBuf,
+        /// How its pages are stored
+        #[arg(long, value_enum, default_value = "none")]
+        compression: Compression,
+    },
+    /// Remove images; what was restored from them goes on
+    Rm {
+        /// The images
+        #[arg(required = true, value_name = "IMAGE")]
+        images: Vec<PathBuf>,
+        /// Also where another image needs its pages
+        #[arg(long, short)]
+        force: bool,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

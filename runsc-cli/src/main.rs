@@ -21,6 +21,7 @@ mod launch;
 mod log;
 mod passwd;
 mod platform;
+mod progress;
 mod rlimits;
 mod sandbox;
 mod spec;

@@ -8,9 +8,9 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::Instant;
 
-use quicksand_checkpoint::{Encoding, ImageSpec, ImageWriter};
+use quicksand_checkpoint::{ImageSpec, ImageWriter};
 
-use crate::cli::{CheckpointArgs, Compression, Global, Tcp};
+use crate::cli::{CheckpointArgs, Global, Tcp};
 use crate::control::{self, Request, Response, Target};
 use crate::error::{Context, Error, Result};
 use crate::fail;
@@ -78,14 +78,10 @@ fn create(args: &CheckpointArgs, container: &Container) -> Result<ImageWriter> {
     }
     // An empty directory stands for none: engines make one.
     let _ = fs::remove_dir(path);
-    let mut spec = ImageSpec {
-        encoding: match args.compression {
-            Compression::None => Encoding::Raw,
-            Compression::Zstd => Encoding::Zstd,
-        },
-        ..ImageSpec::default()
-    };
+    let mut spec = ImageSpec { encoding: super::image::encoding(args.compression), ..ImageSpec::default() };
     spec.annotations.insert("dev.quicksand.container".into(), container.state.id.clone());
     spec.annotations.insert("dev.quicksand.bundle".into(), container.state.bundle.display().to_string());
-    ImageWriter::create(path, spec).context(format!("the image {}", path.display()))
+    let mut writer = ImageWriter::create(path, spec).context(format!("the image {}", path.display()))?;
+    writer.on_progress(0, crate::progress::bar("checkpoint"));
+    Ok(writer)
 }

@@ -7,6 +7,7 @@ mod doctor;
 mod exec;
 mod features;
 mod foreground;
+mod image;
 mod kill;
 mod list;
 mod pause;
@@ -48,6 +49,7 @@ pub fn run(cli: Cli, started_ns: u64) -> Result<u8> {
         Command::Resume(args) => pause::resume(global, &args.id),
         Command::Checkpoint(args) => checkpoint::run(global, &args),
         Command::Restore(args) => restore::run(global, args, started_ns),
+        Command::Image(command) => image::run(command),
         Command::Delete(args) => delete::run(global, &args),
         Command::List(args) => list::run(global, &args),
         Command::Spec(args) => spec::run(args),

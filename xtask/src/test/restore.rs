@@ -130,12 +130,29 @@ fn what_a_shell_has(runtime: &Runtime) -> Result<()> {
     let ready = start(runtime, SCRIPT)?;
     checkpoint(runtime, &ready, &[])?;
     gone(runtime)?;
+    images(runtime, &ready)?;
     for id in ["one", "two", "three"] {
         let printed = restore(runtime, &ready, id)?;
         ensure!(printed == EXPECTED, "{id} printed {printed:?}");
     }
     clean_root(runtime);
     Ok(())
+}
+
+/// `image`: what it says of an image, and a copy of it.
+fn images(runtime: &Runtime, ready: &Ready) -> Result<()> {
+    let image = ready.image.to_string_lossy().into_owned();
+    let dir = ready.image.parent().context("a directory")?.to_string_lossy().into_owned();
+    ensure!(runtime.ok(&["image", "ls", "--quiet", &dir])? == "one\n", "image ls");
+    let summary: serde_json::Value = serde_json::from_str(&runtime.ok(&["image", "inspect", &image])?)?;
+    ensure!(summary["pages"]["total"].as_u64().is_some_and(|pages| pages > 0), "{summary}");
+    ensure!(runtime.ok(&["image", "verify", &image])?.contains("intact"), "image verify");
+    let copy = format!("{dir}/copy");
+    runtime.ok(&["image", "flatten", "--compression", "zstd", &image, &copy])?;
+    ensure!(runtime.ok(&["image", "ls", "--quiet", &dir])? == "copy\none\n", "image ls");
+    runtime.fails_clearly(&["image", "rm", &ready.shared.to_string_lossy()], "image")?;
+    runtime.ok(&["image", "rm", &copy])?;
+    runtime.fails_clearly(&["image", "inspect", &copy], "copy")
 }
 
 /// Printed by `tests/workloads/restore/python.py` after a restore.

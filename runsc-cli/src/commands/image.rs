@@ -76,7 +76,7 @@ fn mib(bytes: u64) -> String {
     format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
 }
 
-fn verify(image: &PathBuf) -> Result<()> {
+fn verify(image: &Path) -> Result<()> {
     let found = open(image)?.verify(Some(progress::bar("verifying"))).context(image.display())?;
     crate::say!(
         "{}: intact: {} sections, {} records, {} pages, {}",

@@ -1,6 +1,6 @@
 //! `image`: looks after the images that `checkpoint` makes.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use quicksand_checkpoint::{Encoding, FlattenOptions, Image, Store, Summary, flatten};
 

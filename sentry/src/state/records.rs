@@ -119,7 +119,7 @@ pub struct Sched {
     pub io_priority: u16,
 }
 
-#[derive(Archive, Serialize, Deserialize, Clone, Debug)]
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, Default)]
 pub struct Creds {
     /// Real, effective, saved, file system.
     pub uids: [u32; 4],
@@ -150,6 +150,20 @@ pub struct Process {
     pub unkillable: bool,
     /// ITIMER_REAL: the next expiry on the monotonic clock, and the interval.
     pub real_timer: Option<(i64, i64)>,
+    /// It has ended, and nobody has waited for it.
+    pub zombie: Option<Zombie>,
+}
+
+/// What a parent that waits learns.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug)]
+pub struct Zombie {
+    /// The exit code, where no signal ended it.
+    pub code: u8,
+    /// The signal that ended it, or 0.
+    pub signal: i32,
+    pub core_dumped: bool,
+    pub creds: Creds,
+    pub name: Vec<u8>,
 }
 
 /// Signal actions: handler, flags, restorer, mask, for signals 1 to 64.

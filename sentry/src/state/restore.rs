@@ -26,7 +26,8 @@ use crate::task::credentials::Caps;
 use crate::task::pid::{PID_MAX, Parentage};
 use crate::task::run::TrapInfo;
 use crate::task::{
-    Credentials, CurrentTask, FsInfo, RestartBlock, Rlimit, Rlimits, Task, TaskState, ThreadGroup, run, sched,
+    Credentials, CurrentTask, ExitStatus, FsInfo, RestartBlock, Rlimit, Rlimits, Task, TaskState,
+    ThreadGroup, run, sched,
 };
 use crate::time::Monotonic;
 use crate::vfs::walk::{WalkFlags, lookup_in};
@@ -100,7 +101,7 @@ impl Container {
         let init = self.pids.group(sandbox.init).ok_or_else(|| {
             RestoreError::Record(format!("the first process, {}, is not there", sandbox.init))
         })?;
-        for group in groups.values() {
+        for group in groups.values().filter(|group| !group.is_dead()) {
             let record: rec::Process = image.records(kind::PROCESS)?.read(group.pid() as u64)?;
             if let Some((next_ns, interval_ns)) = record.real_timer {
                 group.restore_real_timer(&self.kernel, next_ns, interval_ns.max(0));
@@ -111,7 +112,7 @@ impl Container {
             let task = current.task().clone();
             if let Err(errno) = run::spawn_in_call(current, call) {
                 crate::task::exit::abandon(&task);
-                init.kill_all(crate::task::ExitStatus::signal(libc::SIGKILL));
+                init.kill_all(ExitStatus::signal(libc::SIGKILL));
                 return Err(RestoreError::Thread(errno));
             }
         }
@@ -179,6 +180,17 @@ impl Container {
                 state.membarrier = record.membarrier;
                 state.oom_score_adj = record.oom_score_adj;
                 state.unkillable = record.unkillable;
+                if let Some(zombie) = &record.zombie {
+                    state.dead = true;
+                    state.exit_status = Some(match zombie.signal {
+                        0 => ExitStatus::Code(zombie.code),
+                        signal => {
+                            let signal = signal.clamp(1, quicksand_abi::signal::NSIG);
+                            ExitStatus::Signal { signal, core_dumped: zombie.core_dumped }
+                        }
+                    });
+                    state.zombie = Some((Arc::new(creds(&zombie.creds)), zombie.name.clone()));
+                }
             }
             groups.insert(pid, group);
         }
@@ -317,6 +329,17 @@ impl Container {
         Ok(())
     }
 
+    /// What stands for the first thread of a process that has ended.
+    fn ended_leader(self: &Arc<Self>, group: &Arc<ThreadGroup>) -> Arc<Task> {
+        let creds = group.credentials().unwrap_or_else(|| Arc::new(creds(&rec::Creds::default())));
+        let files = Arc::new(FdTable::default());
+        let mut state = TaskState::new(MemoryManager::nowhere(), files, self.initial_fs(), creds);
+        (state.mm, state.files, state.fs) = (None, None, None);
+        state.name = group.name();
+        let kernel = self.kernel.clone();
+        Task::new(kernel.next_id(), group.pid(), kernel, self.clone(), group.clone(), state)
+    }
+
     fn view(&self, record: &rec::Fs) -> Result<Arc<FsInfo>, RestoreError> {
         let base = self.initial_fs();
         let find = |path: &[u8]| {
@@ -332,18 +355,20 @@ impl Container {
 
     /// Gives processes and threads their numbers. From here on others can see them.
     fn enter(
-        &self,
+        self: &Arc<Self>,
         image: &Image,
         groups: &BTreeMap<i32, Arc<ThreadGroup>>,
         made: &[Made],
         last_pid: i32,
     ) -> Result<(), RestoreError> {
+        let alive = groups.values().filter(|group| !group.is_dead()).count();
         let leaders: HashMap<i32, u64> = made
             .iter()
             .filter(|m| m.record.tid == m.record.pid)
             .map(|m| (m.record.pid, m.current.id))
             .collect();
-        if leaders.len() != groups.len() {
+        let of_zombies = made.iter().any(|m| m.current.group().is_dead());
+        if leaders.len() != alive || of_zombies {
             return damaged("a process has lost its first thread");
         }
         let mut left: Vec<rec::Process> = Vec::new();
@@ -373,8 +398,14 @@ impl Container {
                     sid: process.sid,
                 };
                 tables.insert_process(group, place);
+                let ended = group.is_dead().then(|| self.ended_leader(group));
                 if let Some(proc) = tables.procs.get_mut(&process.pid) {
                     proc.subreaper = process.subreaper;
+                    proc.zombie_uid = ended.as_ref().map_or(0, |task| task.creds().ruid);
+                    proc.ended_leader = ended;
+                }
+                if group.is_dead() {
+                    tables.count_user(group.credentials().map_or(0, |c| c.ruid));
                 }
                 false
             });

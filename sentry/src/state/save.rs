@@ -14,7 +14,8 @@ use crate::kernel::Container;
 use crate::mm::{MemoryManager, SharedMemory};
 use crate::signal::{Actions, Queue};
 use crate::syscalls::{OnSignal, Resume};
-use crate::task::{Credentials, FsInfo, RestartBlock, Task, ThreadGroup};
+use crate::task::group::GroupState;
+use crate::task::{Credentials, ExitStatus, FsInfo, RestartBlock, Task, ThreadGroup};
 use crate::time::Monotonic;
 use crate::vfs::{FdTable, OpenFile, Path};
 
@@ -145,10 +146,7 @@ impl Saver<'_> {
             }
         }
         for (pid, process) in &tables.procs {
-            if process.group.is_dead() {
-                return unsupported(format!("process {pid} has ended and nobody has waited for it"));
-            }
-            if process.ended_leader.is_some() {
+            if process.ended_leader.is_some() && !process.group.is_dead() {
                 return unsupported(format!("the first thread of process {pid} has ended before the others"));
             }
         }
@@ -180,7 +178,8 @@ impl Saver<'_> {
             (proc.parent, proc.pgid, proc.sid, proc.subreaper)
         };
         let state = group.state.lock();
-        if state.exit_status.is_some() || state.exec.is_some() {
+        let zombie = state.dead.then(|| zombie(&state)).flatten();
+        if zombie.is_none() && (state.exit_status.is_some() || state.exec.is_some()) {
             return unsupported(format!("process {pid} is ending, or in execve(2)"));
         }
         if state.stop.signal.is_some() {
@@ -203,7 +202,8 @@ impl Saver<'_> {
             membarrier: state.membarrier,
             oom_score_adj: state.oom_score_adj,
             unkillable: state.unkillable,
-            real_timer,
+            real_timer: real_timer.filter(|_| zombie.is_none()),
+            zombie,
         };
         drop(state);
         if self.meets(kind::ACTIONS, actions_id) {
@@ -349,6 +349,15 @@ impl Saver<'_> {
         let position = self.container.stdio().iter().position(|id| *id == file.id)?;
         u8::try_from(position).ok()
     }
+}
+
+fn zombie(state: &GroupState) -> Option<rec::Zombie> {
+    let (owner, name) = state.zombie.as_ref()?;
+    let (code, signal, core_dumped) = match state.exit_status? {
+        ExitStatus::Code(code) => (code, 0, false),
+        ExitStatus::Signal { signal, core_dumped } => (0, signal, core_dumped),
+    };
+    Some(rec::Zombie { code, signal, core_dumped, creds: creds(owner), name: name.clone() })
 }
 
 fn queue(queue: &Queue) -> Vec<Vec<u8>> {

@@ -16,6 +16,7 @@ pub(super) const CHECKS: &[Check] = &[
     ("restore/what-a-shell-has", what_a_shell_has),
     ("restore/what-python-has", what_python_has),
     ("restore/tcp-refused", tcp_refused),
+    ("restore/random-moments", random_moments),
     ("restore/leave-running", leave_running),
     ("restore/compressed", compressed),
     ("restore/paused", paused),
@@ -58,6 +59,13 @@ struct Ready {
     output: PathBuf,
 }
 
+impl Ready {
+    fn copy(&self) -> Ready {
+        let Ready { bundle, shared, image, output } = self;
+        Ready { bundle: bundle.clone(), shared: shared.clone(), image: image.clone(), output: output.clone() }
+    }
+}
+
 fn bundle(runtime: &Runtime, argv: &[&str], root: &Path) -> Result<Ready> {
     let dir = runtime.scratch()?;
     let shared = dir.join("shared");
@@ -76,10 +84,11 @@ fn start(runtime: &Runtime, script: &str) -> Result<Ready> {
     start_ready(runtime, bundle(runtime, &["/bin/sh", "-c", script], &runtime.root)?)
 }
 
-fn start_python(runtime: &Runtime) -> Result<Ready> {
+/// Runs a script of `tests/workloads/restore`.
+fn start_python(runtime: &Runtime, name: &str) -> Result<Ready> {
     let root = rootfs::cached(Kind::Python)?;
-    let ready = bundle(runtime, &["/usr/bin/python3", "/shared/python.py", "/shared/go"], &root)?;
-    fs::copy(setup::root().join("tests/workloads/restore/python.py"), ready.shared.join("python.py"))?;
+    let ready = bundle(runtime, &["/usr/bin/python3", &format!("/shared/{name}"), "/shared/go"], &root)?;
+    fs::copy(setup::root().join("tests/workloads/restore").join(name), ready.shared.join(name))?;
     start_ready(runtime, ready)
 }
 
@@ -171,7 +180,7 @@ b'fork\\n'
 ";
 
 fn what_python_has(runtime: &Runtime) -> Result<()> {
-    let ready = start_python(runtime)?;
+    let ready = start_python(runtime, "python.py")?;
     checkpoint(runtime, &ready, &[])?;
     gone(runtime)?;
     for id in ["one", "two"] {
@@ -182,9 +191,48 @@ fn what_python_has(runtime: &Runtime) -> Result<()> {
     Ok(())
 }
 
+/// How often the busy program is checkpointed.
+const MOMENTS: u32 = 20;
+
+/// A program that is never idle is checkpointed at any moment, restored, checkpointed again.
+fn random_moments(runtime: &Runtime) -> Result<()> {
+    let ready = start_python(runtime, "busy.py")?;
+    let mut seed = u64::from(std::process::id()) | 1;
+    println!("        moments from seed {seed}");
+    for moment in 0..MOMENTS {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        // The moment itself: nothing is waited for.
+        std::thread::sleep(Duration::from_micros(seed >> 48));
+        let now = Ready { image: ready.image.with_file_name(format!("{moment}")), ..ready.copy() };
+        let words = || format!("{:?}", fs::read_to_string(ready.output.with_extension("err")));
+        checkpoint(runtime, &now, &[]).with_context(|| format!("moment {moment}: {}", words()))?;
+        gone(runtime)?;
+        let mut command = runtime.command();
+        command
+            .args(["restore", "--detach", "--image-path"])
+            .arg(&now.image)
+            .arg("--bundle")
+            .arg(&ready.bundle);
+        command.arg("test").stdin(Stdio::null());
+        let append = |path: &Path| fs::OpenOptions::new().append(true).open(path);
+        command.stdout(append(&ready.output)?).stderr(append(&ready.output.with_extension("err"))?);
+        let status = process::wait_until(&mut command.spawn()?, Instant::now() + LIMIT)?;
+        ensure!(status.is_some_and(|status| status.success()), "moment {moment}: {status:?}, {}", words());
+        fs::remove_dir_all(&now.image)?;
+    }
+    fs::write(ready.shared.join("go"), "")?;
+    wait_for_status(runtime, "test", "stopped")?;
+    runtime.ok(&["delete", "test"])?;
+    let printed = fs::read_to_string(&ready.output)?;
+    let words = fs::read_to_string(ready.output.with_extension("err"))?;
+    ensure!(printed == "ready\nok\n", "it printed {printed:?}, and said {words:?}");
+    clean_root(runtime);
+    Ok(())
+}
+
 /// Connections are not reset where that was not wanted.
 fn tcp_refused(runtime: &Runtime) -> Result<()> {
-    let ready = start_python(runtime)?;
+    let ready = start_python(runtime, "python.py")?;
     let image = ready.image.to_string_lossy().into_owned();
     runtime.fails_clearly(
         &["checkpoint", "--tcp", "refuse", "--image-path", &image, "test"],

@@ -263,7 +263,8 @@ fn restores(binary: &Path, platform: &str, guest: &[PathBuf]) -> Result<Table> {
         running.end()?;
     }
     let mut table = Table::new(["boundary, ms", "cold", "restore", "min - max", "cold / restore"]);
-    let boundaries: [(&str, fn(&Start) -> f64); 3] = [
+    type Boundary = (&'static str, fn(&Start) -> f64);
+    let boundaries: [Boundary; 3] = [
         ("container started", |start| start.started),
         ("first guest instruction", |start| start.first_guest_instruction),
         ("first response", |start| start.first_response),

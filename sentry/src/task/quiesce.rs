@@ -41,7 +41,7 @@ impl std::fmt::Debug for Quiesce {
 }
 
 impl Quiesce {
-    /// A task loop begins.
+    /// A task loop is about to begin.
     pub(super) fn enter(&self, task: &Task) {
         let mut state = self.state.lock();
         state.running += 1;

@@ -41,9 +41,13 @@ pub(crate) fn spawn(task: CurrentTask) -> Result<(), Errno> {
 /// As [`spawn`]; the task was restored from within `call`, and goes on waiting there.
 pub(crate) fn spawn_in_call(task: CurrentTask, call: Option<RestartBlock>) -> Result<(), Errno> {
     let builder = std::thread::Builder::new().name(format!("task-{}", task.tid())).stack_size(STACK_SIZE);
+    // Counted from here on: whoever stops the world waits for its thread to come as far as the barrier.
+    let kernel = task.kernel().clone();
+    kernel.quiesce.enter(&task);
     match builder.spawn(move || main(task, call)) {
         Ok(_) => Ok(()),
         Err(e) => {
+            kernel.quiesce.leave();
             tracing::warn!("no host thread for a task: {e}");
             Err(Errno::EAGAIN)
         }
@@ -52,7 +56,6 @@ pub(crate) fn spawn_in_call(task: CurrentTask, call: Option<RestartBlock>) -> Re
 
 fn main(task: CurrentTask, call: Option<RestartBlock>) {
     let kernel = task.kernel().clone();
-    kernel.quiesce.enter(&task);
     if let Some(first) = kernel.take_first_entry() {
         // A failure comes again from `run`, and is dealt with there.
         let _ = task.context.borrow_mut().prepare();

@@ -24,6 +24,7 @@ pub mod kind {
     pub const ACTIONS: &str = "actions";
     pub const UNIX: &str = "unix";
     pub const SHARED: &str = "shared";
+    pub const UNNAMED: &str = "unnamed";
     pub const TREE: &str = "tree";
 }
 
@@ -223,6 +224,9 @@ pub enum Backing {
 /// A descriptor table.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug)]
 pub struct Fds {
+    /// POSIX locks of whoever uses the table: an open file of what is locked, first and last byte, whether it is exclusive,
+    /// the process that set it.
+    pub locks: Vec<(u64, u64, u64, bool, i32)>,
     /// Descriptor, open file, flags.
     pub open: Vec<(i32, u64, u32)>,
 }
@@ -240,6 +244,10 @@ pub struct Fs {
 pub struct File {
     pub flags: u32,
     pub offset: u64,
+    /// `flock(2)`: whether it is exclusive, and who took it.
+    pub flock: Option<(bool, i32)>,
+    /// Locks of the open file: first and last byte, whether they are exclusive.
+    pub locks: Vec<(u64, u64, bool)>,
     pub body: FileBody,
 }
 
@@ -248,6 +256,11 @@ pub enum FileBody {
     /// By its path in the container.
     Path {
         path: Vec<u8>,
+        deny_write: bool,
+    },
+    /// A regular file without a name, by its number.
+    Unnamed {
+        inode: u64,
         deny_write: bool,
     },
     /// Standard input, output or error, handed over anew.
@@ -368,6 +381,18 @@ pub struct TreeEntry {
     pub name: Vec<u8>,
     /// `None`: the tree below has the name, and it was removed.
     pub node: Option<u32>,
+}
+
+/// A regular file that is open and has no name, or had one.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug)]
+pub struct Unnamed {
+    /// Where the file system is mounted.
+    pub mount: Vec<u8>,
+    /// The name that it had last.
+    pub name: Vec<u8>,
+    /// It may be given one (O_TMPFILE).
+    pub linkable: bool,
+    pub node: TreeNode,
 }
 
 /// A file in memory.

@@ -30,8 +30,9 @@ use crate::task::{
     ThreadGroup, run, sched,
 };
 use crate::time::Monotonic;
+use crate::vfs::locks::{self, LockOwner, Record};
 use crate::vfs::walk::{WalkFlags, lookup_in};
-use crate::vfs::{FdFlags, FdTable};
+use crate::vfs::{FdFlags, FdTable, OpenFile};
 
 /// Why a container could not be restored.
 #[derive(Debug, thiserror::Error)]
@@ -300,6 +301,10 @@ impl Container {
                 None => {
                     let stored: rec::Fds = image.records(kind::FDS)?.read(record.fds)?;
                     let table = Arc::new(FdTable::default());
+                    for (file, start, end, exclusive, pid) in stored.locks {
+                        let owner = LockOwner::Table(table.id);
+                        put_back(&*files.get(file)?, Record { owner, start, end, exclusive, pid })?;
+                    }
                     for (fd, file, flags) in stored.open {
                         let flags = FdFlags::from_bits_truncate(flags);
                         let file = files.get(file)?;
@@ -420,6 +425,15 @@ impl Container {
         tables.go_on_from(last_pid);
         Ok(())
     }
+}
+
+/// A lock that was held.
+pub(super) fn put_back(file: &OpenFile, lock: Record) -> Result<(), RestoreError> {
+    if lock.start > lock.end || lock.end > locks::LAST {
+        return damaged("a lock's range");
+    }
+    locks::of(&file.inode).put_back(None, Some(lock));
+    Ok(())
 }
 
 fn ids(image: &Image, kind: &str) -> Result<Vec<u64>, RestoreError> {

@@ -23,8 +23,9 @@ use crate::net::unix::{self, UnixSocket};
 use crate::syscalls::SyscallError;
 use crate::task::CurrentTask;
 use crate::time::timer::Schedule;
+use crate::vfs::locks::{self, Flock, LockOwner, Record};
 use crate::vfs::walk::{WalkFlags, lookup_in};
-use crate::vfs::{FileKind, Inode, OpenFile, OpenFlags};
+use crate::vfs::{FileKind, Inode, OpenFile, OpenFlags, Path};
 
 /// The open files of a container that is being restored.
 pub(super) struct Files<'a> {
@@ -35,6 +36,7 @@ pub(super) struct Files<'a> {
     stdio: [Arc<OpenFile>; 3],
     made: HashMap<u64, Arc<OpenFile>>,
     pipes: HashMap<u64, (Arc<Pipe>, Arc<Inode>)>,
+    unnamed: HashMap<u64, Path>,
     unix: HashMap<u64, Arc<UnixSocket>>,
     /// Epoll instances that do not watch anything yet: what they watch may be, or lead to, themselves.
     to_watch: Vec<(Arc<OpenFile>, Vec<rec::Watched>)>,
@@ -58,6 +60,7 @@ impl<'a> Files<'a> {
             stdio,
             made: HashMap::new(),
             pipes: HashMap::new(),
+            unnamed: HashMap::new(),
             unix: HashMap::new(),
             to_watch: Vec::new(),
         })
@@ -70,6 +73,13 @@ impl<'a> Files<'a> {
         }
         let record: rec::File = self.image.records(kind::FILE)?.read(id)?;
         let file = self.make(id, &record)?;
+        if let Some((exclusive, pid)) = record.flock {
+            locks::of(&file.inode).put_back(Some(Flock { file: file.id, exclusive, pid }), None);
+        }
+        for (start, end, exclusive) in &record.locks {
+            let (owner, start, end, exclusive) = (LockOwner::File(file.id), *start, *end, *exclusive);
+            super::restore::put_back(&file, Record { owner, start, end, exclusive, pid: -1 })?;
+        }
         self.made.insert(id, file.clone());
         Ok(file)
     }
@@ -83,6 +93,21 @@ impl<'a> Files<'a> {
             }
             FileBody::Path { path, deny_write } => {
                 let file = self.reopen(path, flags, *deny_write)?;
+                *file.offset.lock() = record.offset;
+                Ok(file)
+            }
+            FileBody::Unnamed { inode, deny_write } => {
+                let place = match self.unnamed.get(inode) {
+                    Some(place) => place.clone(),
+                    None => {
+                        let record: rec::Unnamed = self.image.records(kind::UNNAMED)?.read(*inode)?;
+                        let place = super::trees::restore_unnamed(self.container, &record, self.image)?;
+                        self.unnamed.insert(*inode, place.clone());
+                        place
+                    }
+                };
+                let file = crate::vfs::reopen(self.task, place, flags, *deny_write)
+                    .map_err(|_| wrong("a removed file"))?;
                 *file.offset.lock() = record.offset;
                 Ok(file)
             }

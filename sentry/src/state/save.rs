@@ -17,6 +17,7 @@ use crate::syscalls::{OnSignal, Resume};
 use crate::task::group::GroupState;
 use crate::task::{Credentials, ExitStatus, FsInfo, RestartBlock, Task, ThreadGroup};
 use crate::time::Monotonic;
+use crate::vfs::locks::{LockOwner, Record};
 use crate::vfs::{FdTable, OpenFile, Path};
 
 /// Why there is no checkpoint.
@@ -60,6 +61,8 @@ pub(super) struct Saver<'a> {
     seen: BTreeSet<(&'static str, u64)>,
     /// Whose pages are to be stored.
     spaces: BTreeMap<u64, Arc<MemoryManager>>,
+    /// Open files without a name.
+    pub(super) unnamed: BTreeMap<u64, Arc<OpenFile>>,
     /// Memory that address spaces share.
     pub(super) shared: BTreeMap<u64, Arc<SharedMemory>>,
 }
@@ -78,6 +81,7 @@ impl Container {
             options,
             seen: BTreeSet::new(),
             spaces: BTreeMap::new(),
+            unnamed: BTreeMap::new(),
             shared: BTreeMap::new(),
         };
         saver.refuse_namespaces()?;
@@ -293,11 +297,21 @@ impl Saver<'_> {
 
     fn fds(&mut self, fds: &FdTable, pid: i32) -> Result<(), SaveError> {
         let mut open = Vec::new();
+        let mut locks = Vec::new();
+        let mut inodes = BTreeSet::new();
         for (fd, file, flags) in fds.open_fds() {
+            // Each lock once, however many descriptors lead to its file.
+            if inodes.insert(file.inode.id)
+                && let Some(held) = file.inode.locks.get()
+            {
+                let own = |lock: &&Record| lock.owner == LockOwner::Table(fds.id);
+                let row = |lock: &Record| (file.id, lock.start, lock.end, lock.exclusive, lock.pid);
+                locks.extend(held.held().1.iter().filter(own).map(row));
+            }
             self.file(&file, &format!("descriptor {} of process {pid}", fd.0))?;
             open.push((fd.0, file.id, flags.bits()));
         }
-        self.add(kind::FDS, fds.id, &rec::Fds { open })
+        self.add(kind::FDS, fds.id, &rec::Fds { open, locks })
     }
 
     fn fs(&mut self, id: u64, fs: &FsInfo) -> Result<(), SaveError> {

@@ -13,6 +13,7 @@ use crate::fs::timerfd::TimerFd;
 use crate::net::host::HostSocket;
 use crate::net::socket::SocketFile;
 use crate::net::unix::UnixSocket;
+use crate::vfs::locks::LockOwner;
 use crate::vfs::{FileKind, OpenFile, OpenFlags};
 
 /// Major numbers of character devices that are memory (`/dev/null` and its like): they have no state.
@@ -27,11 +28,13 @@ impl Saver<'_> {
         if file.has_signal_owner() {
             return unsupported(format!("{what} sends signals (O_ASYNC, F_SETOWN)"));
         }
-        if file.inode.locks.get().is_some_and(|locks| locks.are_held()) {
-            return unsupported(format!("{what} is locked (flock(2), fcntl(2))"));
-        }
+        let (flocks, records) = file.inode.locks.get().map(|locks| locks.held()).unwrap_or_default();
+        let flock = flocks.iter().find(|lock| lock.file == file.id).map(|lock| (lock.exclusive, lock.pid));
+        let own = records.iter().filter(|lock| lock.owner == LockOwner::File(file.id));
+        let locks = own.map(|lock| (lock.start, lock.end, lock.exclusive)).collect();
         let body = self.file_body(file, what)?;
-        let record = rec::File { flags: file.flags().bits(), offset: *file.offset.lock(), body };
+        let offset = *file.offset.lock();
+        let record = rec::File { flags: file.flags().bits(), offset, flock, locks, body };
         self.add(kind::FILE, file.id, &record)
     }
 
@@ -81,8 +84,18 @@ impl Saver<'_> {
                 return unsupported(format!("{what} is of a kind that images cannot hold yet: {name}"));
             }
         }
+        let root = self.container.initial_fs().root();
+        let deny_write = file.denies_write();
+        // Of a memfd, not even the mount can be reached.
+        if file.inode.kind == FileKind::Regular
+            && file.path.text(&root).deleted
+            && file.path.mount.root.inode.is_dir()
+        {
+            self.unnamed.insert(file.inode.id, file.clone());
+            return Ok(FileBody::Unnamed { inode: file.inode.id, deny_write });
+        }
         let path = self.path(&file.path, what)?;
-        Ok(FileBody::Path { path, deny_write: file.denies_write() })
+        Ok(FileBody::Path { path, deny_write })
     }
 
     fn socket(&mut self, file: &SocketFile, what: &str) -> Result<FileBody, SaveError> {

@@ -19,7 +19,7 @@ use crate::fs::{overlay, tmpfs};
 use crate::kernel::Container;
 use crate::time::Realtime;
 use crate::vfs::walk::{WalkFlags, lookup_in};
-use crate::vfs::{DeviceId, FileKind, Inode, LinkTarget, Mount, NewNode, Owner, Path, SetAttr};
+use crate::vfs::{Attr, Dentry, DeviceId, FileKind, Inode, LinkTarget, Mount, NewNode, Owner, Path, SetAttr};
 
 /// Spaces of file contents are numbered from here: address spaces have low numbers.
 const FIRST_SPACE: u64 = 1 << 48;
@@ -84,7 +84,38 @@ impl Saver<'_> {
             let record = rec::Tree { mount: shown, fs_type, nodes: tree.nodes, entries: tree.entries };
             self.add(kind::TREE, number as u64, &record)?;
         }
+        for (id, file) in std::mem::take(&mut self.unnamed) {
+            let mount = self.path(&Path::root_of(&file.path.mount), "the mount of a removed file")?;
+            let mut alone = Collected::default();
+            self.node(&mut alone, &file.inode, &mut next_space)?;
+            let Some(mut node) = alone.nodes.pop() else { continue };
+            if node.contents.is_none() {
+                // Removed, but not changed: the tree below has it no more for anybody else.
+                node.contents = Some(self.lower_contents(&file.inode, &mut next_space)?);
+            }
+            let attr = file.inode.attr().map_err(|e| SaveError::Memory(format!("a removed file: {e:?}")))?;
+            node.lower = false;
+            node.attr = Some(tree_attr(&attr));
+            let (name, linkable) = (file.path.dentry.name().into(), file.path.dentry.is_linkable());
+            self.add(kind::UNNAMED, id, &rec::Unnamed { mount, name, linkable, node })?;
+        }
         Ok(())
+    }
+
+    /// Stores what a file holds that is as the lower tree has it.
+    fn lower_contents(
+        &mut self,
+        inode: &Inode,
+        next_space: &mut u64,
+    ) -> Result<rec::TreeContents, SaveError> {
+        let size = inode.attr().map_err(|e| SaveError::Memory(format!("a removed file: {e:?}")))?.size;
+        let space = *next_space;
+        *next_space += 1;
+        match overlay::changes(inode).and_then(|changes| changes.lower) {
+            Some(lower) => self.contents(space, &lower, size)?,
+            None => self.contents(space, inode, size)?,
+        }
+        Ok(rec::TreeContents { space, size })
     }
 
     /// Stores one file, and its contents where they are in memory. Returns its place.
@@ -125,13 +156,7 @@ impl Saver<'_> {
         tree.nodes.push(rec::TreeNode {
             format: format_of(inode.kind),
             lower,
-            attr: changed.then_some(rec::TreeAttr {
-                perm: attr.perm,
-                uid: attr.uid,
-                gid: attr.gid,
-                atime: attr.atime.0,
-                mtime: attr.mtime.0,
-            }),
+            attr: changed.then(|| tree_attr(&attr)),
             contents,
             link,
             device: (attr.rdev.major, attr.rdev.minor),
@@ -176,6 +201,35 @@ impl Saver<'_> {
         }
         Ok(())
     }
+}
+
+fn tree_attr(attr: &Attr) -> rec::TreeAttr {
+    let (perm, uid, gid) = (attr.perm, attr.uid, attr.gid);
+    rec::TreeAttr { perm, uid, gid, atime: attr.atime.0, mtime: attr.mtime.0 }
+}
+
+/// Makes a file without a name; where it is, to be opened.
+pub(super) fn restore_unnamed(
+    container: &Container,
+    record: &rec::Unnamed,
+    image: &Image,
+) -> Result<Path, RestoreError> {
+    let shown = String::from_utf8_lossy(&record.mount).into_owned();
+    let failed = |errno: Errno| RestoreError::Memory(format!("a removed file at {shown}: {errno:?}"));
+    let place =
+        lookup_in(&container.initial_fs().root(), &record.mount, WalkFlags::empty()).map_err(failed)?;
+    let dir = &place.dentry.inode;
+    if !dir.is_dir() || record.name.is_empty() || record.name.len() > 255 || record.name.contains(&b'/') {
+        return Err(RestoreError::Record(format!("a removed file at {shown}")));
+    }
+    let inode = dir.ops.create_unnamed(dir, owner(&record.node)).map_err(failed)?;
+    fill(&inode, &record.node, image, &failed)?;
+    let dentry = Dentry::new_child(&place.dentry, &record.name, inode);
+    dentry.set_unlinked();
+    if record.linkable {
+        dentry.set_linkable();
+    }
+    Ok(Path::new(place.mount.clone(), dentry))
 }
 
 fn entries_of(inode: &Inode) -> Vec<overlay::Known> {

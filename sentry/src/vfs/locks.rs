@@ -78,10 +78,21 @@ impl Default for FileLocks {
 }
 
 impl FileLocks {
-    /// Whether anybody holds one.
-    pub fn are_held(&self) -> bool {
+    /// All that are held.
+    pub fn held(&self) -> (Vec<Flock>, Vec<Record>) {
         let inner = self.inner.lock();
-        !(inner.flocks.is_empty() && inner.records.is_empty())
+        (inner.flocks.clone(), inner.records.clone())
+    }
+    /// For a restore: locks that were held, which never conflict.
+    pub(crate) fn put_back(&self, flock: Option<Flock>, record: Option<Record>) {
+        let mut inner = self.inner.lock();
+        inner.flocks.extend(flock);
+        inner.records.extend(record);
+        let owner = |record: &Record| match record.owner {
+            LockOwner::Table(id) => (0, id),
+            LockOwner::File(id) => (1, id),
+        };
+        inner.records.sort_by_key(|record| (owner(record), record.start));
     }
 }
 

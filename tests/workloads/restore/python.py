@@ -38,6 +38,24 @@ if pid == 0:
     os.close(cw)
     os.read(cr, 1); shared[0:5] = b'child'; os._exit(7)
 os.close(cr)
+# Files without a name: one that never had one, a removed new one, a removed one of the image.
+import tempfile
+never = tempfile.TemporaryFile(); never.write(b'never named'); never.flush()
+with open('/tmp/removed', 'w+b') as f: f.write(b'x' * 300000 + b'removed')
+removed = open('/tmp/removed', 'rb'); os.remove('/tmp/removed')
+lower = open('/etc/passwd', 'rb'); start = lower.read(4); os.remove('/etc/passwd')
+# Locks: of a descriptor table, and of an open file.
+import fcntl
+locked = open('/tmp/locked', 'w+b'); fcntl.lockf(locked, fcntl.LOCK_EX, 10, 5)
+flocked = open('/tmp/flocked', 'w+b'); fcntl.flock(flocked, fcntl.LOCK_EX)
+def refused(f):
+    try: f()
+    except OSError: return True
+def other():
+    a, b = open('/tmp/locked', 'r+b'), open('/tmp/flocked', 'r+b')
+    taken = refused(lambda: fcntl.lockf(a, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, 14))
+    free = not refused(lambda: fcntl.lockf(a, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, 15))
+    return taken and free and refused(lambda: fcntl.flock(b, fcntl.LOCK_EX | fcntl.LOCK_NB))
 # A timer that is not due yet.
 fired = []
 signal.signal(signal.SIGALRM, lambda *_: fired.append(1)); signal.setitimer(signal.ITIMER_REAL, 1.5)
@@ -58,6 +76,10 @@ for listener, name in ((path, '/tmp/listener'), (abstract, '\0abstract')):
     c = socket.socket(socket.AF_UNIX); c.connect(name); s, _ = listener.accept(); c.sendall(b'hi'); print(s.recv(9))
 socket.socket(type=socket.SOCK_DGRAM).sendto(b'udp', ('127.0.0.1', 8124)); print(udp.recv(9))
 os.write(w, b'x'); print((r, select.EPOLLIN) in ep.poll(1))
+never.seek(0); removed.seek(300000); print(never.read(), removed.read(), start + lower.read(1), os.path.exists('/etc/passwd'))
+probe = os.fork()
+if probe == 0: os._exit(3 if other() else 4)
+print('locks', os.waitstatus_to_exitcode(os.waitpid(probe, 0)[1]))
 os.close(cw); print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), shared[0:5])
 while not fired: time.sleep(0.01)
 print('alarm', asyncio.run_coroutine_threadsafe(later(), loop).result())

@@ -174,6 +174,8 @@ b'hi'
 b'hi'
 b'udp'
 True
+b'never named' b'removed' b'root:' False
+locks 3
 7 b'child'
 alarm async
 b'fork\\n'

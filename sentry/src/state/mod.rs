@@ -2,13 +2,14 @@
 //!
 //! - [`records`]: what is stored of each kind of object. [`sink`]: where a checkpoint goes.
 //! - [`save`]: from a stopped kernel to records; [`save_files`] for what descriptors lead to; [`memory`] for pages.
-//! - [`restore`]: from an image to a container that runs on.
+//! - [`restore`]: from an image to a container that runs on. `identity`: what must differ between copies of one image.
 //!
 //! Invariants:
 //! - A checkpoint looks at a kernel in which every task waits at the quiesce barrier, and changes nothing in it.
 //! - What cannot be stored refuses the checkpoint, by name ([`SaveError::Unsupported`]); nothing is left out silently.
 //! - An image is hostile: a restore trusts no number in it, and fails with an error that says which record was wrong.
 
+mod identity;
 pub mod memory;
 pub mod records;
 pub mod restore;

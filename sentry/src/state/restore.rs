@@ -86,9 +86,7 @@ impl Container {
         let image = &*config.image;
         let sandbox: rec::Sandbox = image.section(rec::SANDBOX)?.read()?;
         self.check(&sandbox)?;
-        self.set_clock(&sandbox);
-        self.set_hostname(sandbox.host_name.clone());
-        self.set_domainname(sandbox.domain_name.clone());
+        super::identity::renew(self, &sandbox);
         for id in ids(image, kind::TREE)? {
             super::trees::restore(self, &image.records(kind::TREE)?.read(id)?, image)?;
         }
@@ -134,16 +132,6 @@ impl Container {
             )));
         }
         Ok(())
-    }
-
-    /// The monotonic clock goes on from where it was; the real time is the host's.
-    fn set_clock(&self, sandbox: &rec::Sandbox) {
-        let clocks = &self.kernel.clocks;
-        let now = clocks.monotonic().0;
-        let ahead = i128::from(sandbox.monotonic_ns) - i128::from(now);
-        if let Ok(ahead) = i64::try_from(ahead) {
-            clocks.set_monotonic_offset_ns(ahead);
-        }
     }
 
     fn groups(&self, image: &Image) -> Result<BTreeMap<i32, Arc<ThreadGroup>>, RestoreError> {
@@ -292,6 +280,7 @@ impl Container {
                         }
                     };
                     super::memory::restore(&mm, record.mm, &space, image, vdso.as_ref(), file_of, shared_of)?;
+                    super::identity::renew_memory(&self.kernel, &mm);
                     spaces.insert(record.mm, mm.clone());
                     mm
                 }

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 pub(super) const CHECKS: &[Check] = &[
     ("restore/what-a-shell-has", what_a_shell_has),
     ("restore/what-python-has", what_python_has),
+    ("restore/identity", identity),
     ("restore/tcp-refused", tcp_refused),
     ("restore/random-moments", random_moments),
     ("restore/leave-running", leave_running),
@@ -228,6 +229,29 @@ fn random_moments(runtime: &Runtime) -> Result<()> {
     let printed = fs::read_to_string(&ready.output)?;
     let words = fs::read_to_string(ready.output.with_extension("err"))?;
     ensure!(printed == "ready\nok\n", "it printed {printed:?}, and said {words:?}");
+    clean_root(runtime);
+    Ok(())
+}
+
+/// Two copies of one image share nothing that would make one guess the other's secrets.
+fn identity(runtime: &Runtime) -> Result<()> {
+    let ready = start_python(runtime, "identity.py")?;
+    checkpoint(runtime, &ready, &[])?;
+    gone(runtime)?;
+    let mut seen = std::collections::BTreeSet::new();
+    for id in ["one", "two", "three"] {
+        let printed = restore(runtime, &ready, id)?;
+        let words: Vec<&str> = printed.split_whitespace().collect();
+        let [random, at, device, boot_id, uuid, now, host, pid] = words[..] else {
+            anyhow::bail!("{id} printed {printed:?}");
+        };
+        for secret in [random, at, device, boot_id, uuid] {
+            ensure!(seen.insert(secret.to_owned()), "{secret} came twice");
+        }
+        let now: f64 = now.parse()?;
+        let here = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_secs_f64();
+        ensure!((now - here).abs() < 30.0 && host == "bundle" && pid == "1", "{id} printed {printed:?}");
+    }
     clean_root(runtime);
     Ok(())
 }

@@ -16,6 +16,8 @@ pub(super) const CHECKS: &[Check] = &[
     ("restore/what-a-shell-has", what_a_shell_has),
     ("restore/what-python-has", what_python_has),
     ("restore/identity", identity),
+    ("restore/killed-checkpoints", killed_checkpoints),
+    ("restore/full-disk", full_disk),
     ("restore/tcp-refused", tcp_refused),
     ("restore/random-moments", random_moments),
     ("restore/leave-running", leave_running),
@@ -252,6 +254,68 @@ fn identity(runtime: &Runtime) -> Result<()> {
         let here = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_secs_f64();
         ensure!((now - here).abs() < 30.0 && host == "bundle" && pid == "1", "{id} printed {printed:?}");
     }
+    clean_root(runtime);
+    Ok(())
+}
+
+/// At how many points a checkpoint is killed.
+const KILLS: u32 = 40;
+
+/// A checkpoint that is killed leaves no half image, and the container goes on.
+fn killed_checkpoints(runtime: &Runtime) -> Result<()> {
+    let ready = start_python(runtime, "busy.py")?;
+    let above = ready.image.parent().context("a directory")?.to_path_buf();
+    let mut whole = 0;
+    for number in 0..KILLS {
+        let image = ready.image.with_file_name(format!("{number}"));
+        let mut command = runtime.command();
+        command.args(["checkpoint", "--leave-running", "--image-path"]).arg(&image).arg("test");
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut child = command.spawn()?;
+        // The point itself: nothing is waited for.
+        std::thread::sleep(Duration::from_micros(u64::from(number) * 5000));
+        child.kill()?;
+        child.wait()?;
+        if image.exists() {
+            whole += 1;
+            runtime.ok(&["image", "verify", &image.to_string_lossy()])?;
+        }
+        wait_for_status(runtime, "test", "running")?;
+        // It waits for the container to go on, and is answered only then.
+        runtime.ok(&["exec", "test", "/bin/true"])?;
+    }
+    println!("        {whole} of {KILLS} images were whole when their checkpoint was killed");
+    checkpoint(runtime, &ready, &[])?;
+    gone(runtime)?;
+    let left = fs::read_dir(&above)?.filter_map(|e| e.ok()?.file_name().into_string().ok());
+    let left: Vec<String> = left.filter(|name| name.starts_with('.')).collect();
+    ensure!(left.is_empty(), "what killed checkpoints left was not removed: {left:?}");
+    let printed = restore(runtime, &ready, "copy")?;
+    ensure!(printed == "ok\n", "it printed {printed:?}");
+    clean_root(runtime);
+    Ok(())
+}
+
+/// An image that does not fit is no image, and the container goes on.
+fn full_disk(runtime: &Runtime) -> Result<()> {
+    let ready = start(runtime, "echo ready; until [ -e /shared/go ]; do sleep 0.02; done; echo done")?;
+    let small = ready.shared.with_file_name("small");
+    fs::create_dir(&small)?;
+    let mount = |args: &[&str]| process::show(std::process::Command::new(args[0]).args(&args[1..]), LIMIT);
+    let place = small.to_string_lossy().into_owned();
+    mount(&["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", &place])?;
+    let image = small.join("image").to_string_lossy().into_owned();
+    let outcome = runtime
+        .fails_clearly(&["checkpoint", "--image-path", &image, "test"], "no space left")
+        .and_then(|()| Ok(ensure!(fs::read_dir(&small)?.next().is_none(), "something was left")));
+    mount(&["umount", &place])?;
+    outcome?;
+    wait_for_status(runtime, "test", "running")?;
+    runtime.ok(&["exec", "test", "true"])?;
+    checkpoint(runtime, &ready, &[])?;
+    gone(runtime)?;
+    let printed = restore(runtime, &ready, "copy")?;
+    ensure!(printed == "done\n", "it printed {printed:?}");
     clean_root(runtime);
     Ok(())
 }

@@ -307,7 +307,10 @@ fn full_disk(runtime: &Runtime) -> Result<()> {
     let image = small.join("image").to_string_lossy().into_owned();
     let outcome = runtime
         .fails_clearly(&["checkpoint", "--image-path", &image, "test"], "no space left")
-        .and_then(|()| Ok(ensure!(fs::read_dir(&small)?.next().is_none(), "something was left")));
+        .and_then(|()| {
+            ensure!(fs::read_dir(&small)?.next().is_none(), "something was left");
+            Ok(())
+        });
     mount(&["umount", &place])?;
     outcome?;
     wait_for_status(runtime, "test", "running")?;

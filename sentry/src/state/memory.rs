@@ -19,8 +19,10 @@ use super::sink::ImageSink;
 use crate::mm::{Inner, Layout, Limits, Marks, MemoryManager, SharedMemory, VmFlags, Vma, VmaBacking};
 use crate::vfs::OpenFile;
 
-/// How many pages are looked at in one go.
+/// How many pages are copied in one go.
 const WINDOW: u64 = 256;
+/// How many pages are asked about in one go: most of a large mapping was never touched.
+const STRETCH: u64 = 64 * WINDOW;
 /// Marks that a record holds, in its order.
 const MARKS: usize = 12;
 
@@ -207,11 +209,21 @@ fn save_vma(space: u64, inner: &Inner, vma: &Vma, sink: &mut dyn ImageSink) -> R
     let mut data = vec![0; (WINDOW * PAGE_SIZE) as usize];
     let mut behind = Vec::new();
     let mut at = vma.start();
+    let mut known = Vec::new();
     while at < vma.end() {
+        if (at.0 - vma.start().0).is_multiple_of(STRETCH * PAGE_SIZE) {
+            let end = UserAddr(at.0 + STRETCH * PAGE_SIZE).min(vma.end());
+            known = vec![false; ((end.0 - at.0) / PAGE_SIZE) as usize];
+            inner.space.resident(UserRange { start: at, end }, &mut known);
+            if !known.contains(&true) {
+                at = end;
+                continue;
+            }
+        }
         let end = UserAddr(at.0 + WINDOW * PAGE_SIZE).min(vma.end());
         let window = UserRange { start: at, end };
-        let mut resident = vec![false; (window.len() / PAGE_SIZE) as usize];
-        inner.space.resident(window, &mut resident);
+        let from = ((at.0 - vma.start().0) / PAGE_SIZE % STRETCH) as usize;
+        let mut resident = known[from..from + (window.len() / PAGE_SIZE) as usize].to_vec();
         if resident.contains(&true) {
             let readable = Readable::make(inner, vma, window)?;
             let page = PAGE_SIZE as usize;

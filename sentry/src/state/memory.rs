@@ -372,11 +372,17 @@ fn make_vma(
                 .ops
                 .mmap(&file, *offset, range.len(), vma.is_shared())
                 .map_err(|errno| RestoreError::Memory(format!("{:?}: {errno:?}", file.path.dentry)))?;
+            let host_writable = host.writable && *may_write && file.flags().can_write();
+            if vma.is_shared() && !host_writable {
+                // The platform is never asked for what the descriptor does not allow.
+                vma.prot.write = false;
+                vma.max_prot.write = false;
+            }
             vma.backing = VmaBacking::File {
                 offset: *offset,
                 host: host.fd,
                 host_offset: host.offset,
-                host_writable: host.writable && *may_write && file.flags().can_write(),
+                host_writable,
                 file,
             };
         }

@@ -45,9 +45,13 @@ impl Account {
         if self.used() >= self.limit() {
             return None;
         }
+        Some(self.charge_anyway(len))
+    }
+    /// Charges a message that has been sent already.
+    pub(super) fn charge_anyway(self: &Arc<Self>, len: usize) -> Charge {
         let bytes = true_size(len);
         self.used.fetch_add(bytes, Ordering::AcqRel);
-        Some(Charge { account: self.clone(), bytes })
+        Charge { account: self.clone(), bytes }
     }
 }
 

@@ -20,7 +20,7 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use crate::cgroup::Cgroup;
 use crate::cli::{Global, Network};
 use crate::control::{self, Request, Response};
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Result};
 use crate::fail;
 use crate::hooks;
 use crate::platform::Chosen;
@@ -180,7 +180,7 @@ impl Plan<'_> {
             Err(e) => {
                 kill(&child);
                 wait(&child);
-                Err(e)
+                Err(last_words(&channel).unwrap_or(e))
             }
         }
     }
@@ -235,9 +235,17 @@ impl Plan<'_> {
             Err(e) => {
                 kill(&child);
                 wait(&child);
-                Err(e)
+                Err(last_words(&channel).unwrap_or(e))
             }
         }
+    }
+}
+
+/// Why a process of ours that has ended could not go on, where it said so: whatever failed here failed for that.
+fn last_words(channel: &UnixStream) -> Option<Error> {
+    match control::receive::<Response>(channel) {
+        Ok(Some((Response::Failed(message), _))) => Some(Error::new(message)),
+        _ => None,
     }
 }
 

@@ -211,7 +211,7 @@ fn random_moments(runtime: &Runtime) -> Result<()> {
         let now = Ready { image: ready.image.with_file_name(format!("{moment}")), ..ready.copy() };
         let words = || format!("{:?}", fs::read_to_string(ready.output.with_extension("err")));
         checkpoint(runtime, &now, &[]).with_context(|| format!("moment {moment}: {}", words()))?;
-        gone(runtime)?;
+        gone(runtime).with_context(|| format!("moment {moment}, after its checkpoint: {}", words()))?;
         let mut command = runtime.command();
         command
             .args(["restore", "--detach", "--image-path"])
@@ -226,7 +226,10 @@ fn random_moments(runtime: &Runtime) -> Result<()> {
         fs::remove_dir_all(&now.image)?;
     }
     fs::write(ready.shared.join("go"), "")?;
-    wait_for_status(runtime, "test", "stopped")?;
+    wait_for_status(runtime, "test", "stopped").with_context(|| {
+        let ps = runtime.ok(&["ps", "test"]).unwrap_or_default();
+        format!("it did not end after the last moment:\n{ps}{:?}", fs::read_to_string(&ready.output))
+    })?;
     runtime.ok(&["delete", "test"])?;
     let printed = fs::read_to_string(&ready.output)?;
     let words = fs::read_to_string(ready.output.with_extension("err"))?;

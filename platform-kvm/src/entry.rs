@@ -24,7 +24,7 @@ use crate::window::{PAGE, Window};
 /// First address of the supervisor's half.
 pub(crate) const BASE: u64 = 0xffff_8000_0000_0000;
 /// The index of its top-level entry.
-const TOP_INDEX: usize = 256;
+pub(crate) const TOP_INDEX: usize = 256;
 
 const CODE: u64 = BASE;
 pub(crate) const IDT: u64 = BASE + PAGE;

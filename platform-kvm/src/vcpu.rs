@@ -267,6 +267,7 @@ impl Vcpu {
 
     /// Enters the guest once. `regs` is brought up to date unless the stop is a `HostFault` in our own stubs.
     pub(crate) fn enter(&mut self, window: &Window, regs: &mut Registers) -> Result<Stop, Broken> {
+        let (root, rip) = (self.sregs().cr3, self.gprs().rip);
         let result = self.fd.enter();
         let run = self.fd.run_page();
         run.kvm_dirty_regs = 0;
@@ -278,7 +279,15 @@ impl Vcpu {
                 self.in_ring0 = true;
                 self.decode(window, regs, port)
             }
-            Ok(()) => Err(self.unexpected()),
+            Ok(()) => {
+                // A processor that shut down was reset: what it was given, and what its tables say now, is all there is.
+                let entered = format!(
+                    "; entered at {rip:#x} with root {root:#x}, whose top entry is {:#x}, and TSS {:#x}",
+                    window.words(root)[entry::TOP_INDEX].load(Ordering::Acquire),
+                    window.words(self.page.gpa)[0].load(Ordering::Acquire),
+                );
+                Err(self.unexpected(&entered))
+            }
             Err(e) if e.raw_os_error() == Some(libc::EINTR) || e.raw_os_error() == Some(libc::EAGAIN) => {
                 self.stopped(window, regs, Stop::Interrupted)
             }
@@ -295,7 +304,7 @@ impl Vcpu {
     /// Executes one `out` in ring 0. What the vCPU was doing is lost.
     pub(crate) fn ring0_round_trip(&mut self) -> Result<(), Broken> {
         if !self.in_ring0 {
-            return Err(self.unexpected());
+            return Err(self.unexpected(""));
         }
         let rsp = self.page.frame_address();
         let gprs = self.gprs();
@@ -306,14 +315,14 @@ impl Vcpu {
         done.map_err(broken("KVM_RUN"))
     }
 
-    fn unexpected(&mut self) -> Broken {
+    fn unexpected(&mut self, more: &str) -> Broken {
         let run = self.fd.run_page();
         let reason = run.exit_reason;
         // SAFETY: only integers are read, whatever the union holds.
         let detail = unsafe { run.__bindgen_anon_1.internal.suberror };
-        let (rip, cs, cr2) = (self.gprs().rip, self.sregs().cs.selector, 0);
+        let (rip, cs) = (self.gprs().rip, self.sregs().cs.selector);
         let text =
-            format!("unexpected exit {reason} (detail {detail}) at rip {rip:#x} cs {cs:#x} cr2 {cr2:#x}");
+            format!("unexpected exit {reason} (detail {detail}) at rip {rip:#x} cs {cs:#x}{more}");
         Broken { what: "KVM_RUN", source: io::Error::other(text) }
     }
 
@@ -361,7 +370,7 @@ impl Vcpu {
         }
         let vector = match port.checked_sub(PORT_VECTORS) {
             Some(vector @ 0..32) => vector as u8,
-            _ => return Err(self.unexpected()),
+            _ => return Err(self.unexpected("")),
         };
         let [rip, cs, rflags, rsp] = [0, 1, 2, 3].map(|i| self.frame_word(window, i));
         let error_code = if entry::has_error_code(vector) {

@@ -218,16 +218,17 @@ pub fn fork_under_load(platform: &dyn Platform) {
     let stop = AtomicBool::new(false);
     let mut kickers = Vec::new();
     thread::scope(|scope| {
+        let mut runners = Vec::new();
         for _ in 0..2 {
             let mut runner = Guest::in_space(platform, &guest.space);
             runner.regs.rbx = DATA;
             kickers.push(runner.context.kicker());
             let stop = &stop;
-            scope.spawn(move || {
+            runners.push(scope.spawn(move || {
                 while !stop.load(Ordering::Acquire) {
                     assert_eq!(runner.run(), Exit::Kicked);
                 }
-            });
+            }));
         }
         let mut last = 0;
         for round in 0..100 {
@@ -238,6 +239,7 @@ pub fn fork_under_load(platform: &dyn Platform) {
             // The parent goes on; the child's page does not.
             let now = guest.peek(DATA);
             while guest.peek(DATA) < now + 100 {
+                assert!(!runners.iter().any(|runner| runner.is_finished()), "a runner failed");
                 thread::yield_now();
             }
             assert_eq!(child.peek(DATA), seen);

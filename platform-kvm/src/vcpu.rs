@@ -321,8 +321,7 @@ impl Vcpu {
         // SAFETY: only integers are read, whatever the union holds.
         let detail = unsafe { run.__bindgen_anon_1.internal.suberror };
         let (rip, cs) = (self.gprs().rip, self.sregs().cs.selector);
-        let text =
-            format!("unexpected exit {reason} (detail {detail}) at rip {rip:#x} cs {cs:#x}{more}");
+        let text = format!("unexpected exit {reason} (detail {detail}) at rip {rip:#x} cs {cs:#x}{more}");
         Broken { what: "KVM_RUN", source: io::Error::other(text) }
     }
 

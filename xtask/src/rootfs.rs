@@ -118,6 +118,13 @@ fn python(dir: &Path) -> Result<()> {
     symlink(version, dir.join("usr/bin/python3"))?;
     let mut libraries = shared_libraries(&binary)?;
     copy_library(dir, &library, &mut libraries)?;
+    // What no file names: the C library loads it when a thread ends by `pthread_exit`, as Python's daemon threads may.
+    libraries.extend(
+        libraries
+            .iter()
+            .filter_map(|library| Some(library.parent()?.join("libgcc_s.so.1")))
+            .find(|file| file.exists()),
+    );
     for library in libraries {
         add(dir, &library)?;
     }

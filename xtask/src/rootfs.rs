@@ -46,7 +46,7 @@ pub(crate) fn cached(kind: Kind) -> Result<PathBuf> {
 
 /// Changes when the host's busybox or Python does.
 fn stamp_of_host(kind: Kind) -> Result<String> {
-    let mut stamp = format!("{kind:?} 2");
+    let mut stamp = format!("{kind:?} 3");
     for file in ["/usr/bin/busybox", "/usr/bin/python3"] {
         let meta = fs::metadata(file).with_context(|| file.to_owned())?;
         stamp.push_str(&format!(" {} {:?}", meta.len(), meta.modified()?));

@@ -131,8 +131,8 @@ int main(void) {
     RET("absolute.past", timer_settime(t, TIMER_ABSTIME, &(struct itimerspec){.it_value.tv_sec = 1}, NULL));
     RET("absolute.signal", sigwaitinfo(&set, &si));
     val("absolute.info", "code %d value %d overrun %d", si.si_code, si.si_value.sival_int, si.si_overrun);
-    int64_t b = now_ns(CLOCK_MONOTONIC);
     timer_settime(t, 0, &(struct itimerspec){{0, 1000000}, {0, 1000000}}, NULL);
+    int64_t b = now_ns(CLOCK_MONOTONIC);
     while (now_ns(CLOCK_MONOTONIC) - b < 10000000)
         ;
     sigwaitinfo(&set, &si);

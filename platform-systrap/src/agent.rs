@@ -22,9 +22,9 @@ use crate::sys::{self, SharedMemory, futex_wait, futex_wake};
 /// What the agent is to do: a system call, or one of [`special`].
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Operation {
-    number: u64,
-    args: [u64; 6],
-    may_fail: bool,
+    pub(crate) number: u64,
+    pub(crate) args: [u64; 6],
+    pub(crate) may_fail: bool,
 }
 
 impl Operation {

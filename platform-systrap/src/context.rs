@@ -16,6 +16,7 @@ use quicksand_platform::{
     Access, AddressSpace, Context, Exit, Fault, FaultCause, Kicker, PlatformError, Registers, Trap,
 };
 
+use crate::errand::Runner;
 use crate::fpu::State;
 use crate::frame::{Damaged, Frame};
 use crate::host_error;
@@ -91,6 +92,7 @@ impl Kicked for Kick {
 struct Attached {
     stub: Arc<Stub>,
     thread: Thread,
+    runner: Arc<Runner>,
     /// The Sentry's way of waiting for the thread, and the thread's for the Sentry.
     sentry_spin: Spin,
     stub_spin: Spin,
@@ -140,7 +142,8 @@ impl SystrapContext {
 
     /// Gives up the thread, keeping the extended state.
     fn detach(&mut self) {
-        if let Some(Attached { stub, thread, .. }) = self.attached.take() {
+        if let Some(Attached { stub, thread, runner, .. }) = self.attached.take() {
+            runner.leaves();
             // A frame that is damaged has no state worth keeping.
             self.saved = Frame::of(&stub.areas, thread.index)
                 .and_then(|frame| frame.extended_state(&self.shared.cpu))
@@ -160,7 +163,8 @@ impl SystrapContext {
             self.shared.counters.threads.add();
         }
         let (sentry_spin, stub_spin) = (Spin::default(), Spin::default());
-        let attached = Attached { stub: Arc::clone(stub), thread, sentry_spin, stub_spin };
+        let runner = Runner::new(Arc::clone(stub), thread);
+        let attached = Attached { stub: Arc::clone(stub), thread, runner, sentry_spin, stub_spin };
         let state = self.saved.take().unwrap_or_else(|| self.shared.cpu.fresh());
         let loaded = Frame::of(&stub.areas, thread.index)
             .and_then(|frame| frame.set_extended_state(&self.shared.cpu, &state));
@@ -175,9 +179,10 @@ impl SystrapContext {
         }
         self.attach(&space.stub)?;
         let Some(attached) = &mut self.attached else { return Err(ended()) };
-        let Attached { stub, thread, sentry_spin, stub_spin } = attached;
+        let Attached { stub, thread, runner, sentry_spin, stub_spin } = attached;
         let field = |at: usize| thread.index * AREA_LEN + at;
         loop {
+            runner.leaves();
             let frame = Frame::of(&stub.areas, thread.index).map_err(|_| damaged(stub))?;
             frame.set_registers(regs);
             let cycles = stub_spin.next() * CYCLES_PER_NS;
@@ -203,6 +208,7 @@ impl SystrapContext {
             let waited = wait(&self.shared, stub, *thread, sentry_spin);
             self.kick.state.lock().running = None;
             waited?;
+            runner.arrives();
             let frame = Frame::of(&stub.areas, thread.index).map_err(|_| damaged(stub))?;
             let counters = &self.shared.counters;
             match frame.stop(regs) {
@@ -270,7 +276,8 @@ fn damaged(stub: &Stub) -> PlatformError {
 
 impl Drop for SystrapContext {
     fn drop(&mut self) {
-        if let Some(Attached { stub, thread, .. }) = self.attached.take() {
+        if let Some(Attached { stub, thread, runner, .. }) = self.attached.take() {
+            runner.leaves();
             stub.give_back(thread);
         }
     }

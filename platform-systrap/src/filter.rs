@@ -1,16 +1,19 @@
 //! The system call filters of a stub, as BPF programs.
 //!
 //! A stub's agent may make the calls that it needs, from the stub's code only. Its guest threads have a second filter on top (the
-//! kernel takes the strictest answer): everything traps but `rt_sigreturn` and `futex` on the areas, each from the one
-//! instruction that the stub has for it. What traps becomes SIGSYS, which is how a guest's system calls are seen.
+//! kernel takes the strictest answer): everything traps but `rt_sigreturn`, `futex` on the areas, and a few operations on the
+//! guest's own memory (`errand.rs`), each from the one instruction that the stub has for it. What traps becomes SIGSYS, which is how a guest's system calls are seen.
 
-use crate::layout::{AREAS, AREAS_LEN, FORK_FLAGS, IMAGE, THREAD_FLAGS};
+use crate::errand;
+use crate::layout::{AREAS, AREAS_LEN, FORK_FLAGS, IMAGE, STUB_START, THREAD_FLAGS};
 
 /// Instruction pointers behind the calls that guest threads may make.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct GuestCalls {
     pub(crate) futex: [u64; 2],
     pub(crate) sigreturn: u64,
+    /// See `errand.rs`.
+    pub(crate) errand: u64,
 }
 
 /// The agent's calls. `clone` is looked at more closely.
@@ -23,6 +26,7 @@ const AGENT: &[libc::c_long] = &[
     libc::SYS_mremap,
     libc::SYS_madvise,
     libc::SYS_mincore,
+    libc::SYS_getrusage,
     libc::SYS_recvmsg,
     libc::SYS_close,
     libc::SYS_close_range,
@@ -57,6 +61,14 @@ const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
 const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
 const EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
 const AT_LEAST: u16 = (libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K) as u16;
+const AT_LEAST_X: u16 = (libc::BPF_JMP | libc::BPF_JGE | libc::BPF_X) as u16;
+const JUMP: u16 = (libc::BPF_JMP | libc::BPF_JA) as u16;
+const ADD: u16 = (libc::BPF_ALU | libc::BPF_ADD | libc::BPF_K) as u16;
+const ADD_X: u16 = (libc::BPF_ALU | libc::BPF_ADD | libc::BPF_X) as u16;
+/// A and X are the machine's registers; it has a little memory as well.
+const A_TO_X: u16 = (libc::BPF_MISC | libc::BPF_TAX) as u16;
+const KEEP: u16 = libc::BPF_ST as u16;
+const RECALL: u16 = (libc::BPF_LD | libc::BPF_MEM) as u16;
 
 /// A program being written, as the bytes of `struct sock_filter`s.
 #[derive(Default)]
@@ -82,6 +94,28 @@ impl Program {
     /// Allows where the word last loaded is `value`.
     fn allow(&mut self, value: u32) -> &mut Program {
         self.push(EQUAL, 0, 1, value).answer(RET_ALLOW)
+    }
+    /// Traps unless the range that begins at the first argument, and is as long as the second, ends at or before the stub's own.
+    fn only_below_stub(&mut self) -> &mut Program {
+        let (high, low) = ((STUB_START >> 32) as u32, STUB_START as u32);
+        let (start, len) = (argument(0), argument(1));
+        // So that no sum of upper halves overflows.
+        for upper in [start + 4, len + 4] {
+            self.load(upper).push(AT_LEAST, 0, 1, high + 1).answer(RET_TRAP);
+        }
+        let sum = |p: &mut Program, half: u32| {
+            p.load(start + half).push(A_TO_X, 0, 0, 0).load(len + half).push(ADD_X, 0, 0, 0);
+        };
+        sum(self, 0);
+        // Without and with a carry.
+        self.push(KEEP, 0, 0, 0).push(AT_LEAST_X, 0, 5, 0);
+        sum(self, 4);
+        self.push(JUMP, 0, 0, 5);
+        sum(self, 4);
+        self.push(ADD, 0, 0, 1);
+        self.push(EQUAL, 0, 2, high);
+        self.push(RECALL, 0, 0, 0).push(AT_LEAST, 1, 2, low + 1);
+        self.push(AT_LEAST, 0, 1, high).answer(RET_TRAP)
     }
     /// Only calls from the stub's code; leaves the lower half of the instruction pointer loaded.
     fn only_from_stub(&mut self) -> &mut Program {
@@ -113,6 +147,9 @@ pub(crate) fn guest(calls: &GuestCalls) -> Vec<u8> {
     // Each test skips to the next where the instruction is another.
     program.push(EQUAL, 0, 3, calls.sigreturn as u32);
     program.load(NUMBER).push(EQUAL, 0, 1, libc::SYS_rt_sigreturn as u32).answer(RET_ALLOW);
+    let errands = errands();
+    program.push(EQUAL, 0, (errands.0.len() / 8) as u8, calls.errand as u32);
+    program.0.extend_from_slice(&errands.0);
     program.push(EQUAL, 1, 0, calls.futex[0] as u32);
     program.push(EQUAL, 0, 11, calls.futex[1] as u32);
     program.load(NUMBER).require(libc::SYS_futex as u32);
@@ -126,20 +163,39 @@ pub(crate) fn guest(calls: &GuestCalls) -> Vec<u8> {
     program.0
 }
 
+/// What a guest may do to its own memory: unmap it, put zeroes in its place, throw contents away; and have it counted. No
+/// descriptor is used, and nothing gets a right that it had not: `mprotect` would make writable what is shared with other
+/// guests.
+fn errands() -> Program {
+    let mut program = Program::default();
+    program.load(NUMBER).push(EQUAL, 0, 4, libc::SYS_getrusage as u32);
+    program.load(argument(0)).require(libc::RUSAGE_SELF as u32).answer(RET_ALLOW);
+    program.only_below_stub();
+    program.load(NUMBER).allow(libc::SYS_munmap as u32);
+    program.push(EQUAL, 0, 7, libc::SYS_mmap as u32);
+    program.load(argument(3) + 4).require(0);
+    program.load(argument(3)).allow(errand::ANONYMOUS as u32).answer(RET_TRAP);
+    program.require(libc::SYS_madvise as u32).load(argument(2));
+    program.allow(libc::MADV_DONTNEED as u32).allow(libc::MADV_FREE as u32).answer(RET_TRAP);
+    program
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::stub;
 
-    /// Runs a program as the kernel does.
-    fn run(program: &[u8], number: u32, arch: u32, ip: u64, args: [u64; 2]) -> u32 {
+    /// Runs a program as the kernel does. Arguments that are not given are zero.
+    fn run(program: &[u8], number: u32, arch: u32, ip: u64, args: &[u64]) -> u32 {
+        let mut all = [0; 6];
+        all[..args.len()].copy_from_slice(args);
         let mut data = Vec::new();
         data.extend_from_slice(&number.to_le_bytes());
         data.extend_from_slice(&arch.to_le_bytes());
         data.extend_from_slice(&ip.to_le_bytes());
-        args.iter().for_each(|a| data.extend_from_slice(&a.to_le_bytes()));
+        all.iter().for_each(|a| data.extend_from_slice(&a.to_le_bytes()));
         let word = |bytes: &[u8]| u32::from_le_bytes(bytes.try_into().unwrap());
-        let (mut at, mut a) = (0usize, 0u32);
+        let (mut at, mut a, mut x, mut kept) = (0usize, 0u32, 0u32, 0u32);
         loop {
             let i = &program[at * 8..at * 8 + 8];
             let (code, k) = (u16::from_le_bytes([i[0], i[1]]), word(&i[4..]));
@@ -150,6 +206,13 @@ mod tests {
                 RETURN => return k,
                 EQUAL => at += jump(a == k),
                 AT_LEAST => at += jump(a >= k),
+                AT_LEAST_X => at += jump(a >= x),
+                JUMP => at += k as usize,
+                ADD => a = a.wrapping_add(k),
+                ADD_X => a = a.wrapping_add(x),
+                A_TO_X => x = a,
+                KEEP => kept = a,
+                RECALL => a = kept,
                 _ => panic!("code {code:#x}"),
             }
         }
@@ -160,7 +223,8 @@ mod tests {
         let calls = stub::guest_calls();
         let program = guest(&calls);
         let (futex, sigreturn) = (libc::SYS_futex as u32, libc::SYS_rt_sigreturn as u32);
-        let ok = |number, ip, args| run(&program, number, AUDIT_ARCH_X86_64, ip, args) == RET_ALLOW;
+        let ok =
+            |number, ip, args: [u64; 2]| run(&program, number, AUDIT_ARCH_X86_64, ip, &args) == RET_ALLOW;
         assert!(ok(sigreturn, calls.sigreturn, [0, 0]));
         for ip in calls.futex {
             for (args, allowed) in [
@@ -177,7 +241,7 @@ mod tests {
             }
             assert!(!ok(sigreturn, ip, [AREAS, 0]));
             assert!(!ok(futex | 0x4000_0000, ip, [AREAS, 0]));
-            assert_eq!(run(&program, futex, 0x4000_0003, ip, [AREAS, 0]), RET_TRAP);
+            assert_eq!(run(&program, futex, 0x4000_0003, ip, &[AREAS, 0]), RET_TRAP);
         }
         assert!(!ok(futex, calls.sigreturn, [AREAS, 0]));
         for ip in [0x40_0000, calls.sigreturn + 1, calls.sigreturn - 2, calls.sigreturn & 0xffff_ffff] {
@@ -186,10 +250,73 @@ mod tests {
     }
 
     #[test]
+    fn errands_are_about_memory_of_the_guest() {
+        let calls = stub::guest_calls();
+        let program = guest(&calls);
+        let at = |ip, number: libc::c_long, args: &[u64]| {
+            run(&program, number as u32, AUDIT_ARCH_X86_64, ip, args) == RET_ALLOW
+        };
+        let ok = |number, args: &[u64]| at(calls.errand, number, args);
+        let anonymous = errand::ANONYMOUS as u64;
+        let end = STUB_START;
+        for (start, len, allowed) in [
+            (0x1000, 0x1000, true),
+            (0, end, true),
+            (0, end + 1, false),
+            (end - 0x1000, 0x1000, true),
+            (end - 0x1000, 0x1001, false),
+            (end, 0, true),
+            (end, 1, false),
+            (end + 0x1000, 0x1000, false),
+            (0xffff_f000, 0x1000, true),
+            (0xffff_f000, 0x2000, true),
+            (0x7ffe_ffff_f000, 0x2000, true),
+            (0x7ffe_ffff_f000, 0xc000_1000, true),
+            (0x7ffe_ffff_f000, 0xc000_1001, false),
+            (0x7ffe_ffff_f000, 0x1_0000_0000, false),
+            (0x7fff_0000_0000, 0xffff_ffff, false),
+            (0x1000, u64::MAX, false),
+            (0x1000, u64::MAX - 0xfff, false),
+            (u64::MAX, 2, false),
+            (u64::MAX - 0xfff, 0x2000, false),
+            (1 << 63, 1 << 63, false),
+            (1 << 47, 0x1000, false),
+            (0, 1 << 47, false),
+        ] {
+            for (number, third, flags) in [
+                (libc::SYS_munmap, 0, 0),
+                (libc::SYS_mmap, 7, anonymous),
+                (libc::SYS_madvise, libc::MADV_DONTNEED as u64, 0),
+            ] {
+                assert_eq!(ok(number, &[start, len, third, flags]), allowed, "{number} {start:#x} {len:#x}");
+                assert!(!at(calls.errand + 1, number, &[start, len, third, flags]));
+                assert!(!at(0x40_0000, number, &[start, len, third, flags]));
+            }
+            assert!(!ok(libc::SYS_mprotect, &[start, len, 7]) && !ok(libc::SYS_mremap, &[start, len, len]));
+            assert!(!ok(libc::SYS_mincore, &[start, len, 0x1000]));
+        }
+        for flag in (0..64).map(|bit| 1u64 << bit) {
+            assert!(!ok(libc::SYS_mmap, &[0x1000, 0x1000, 7, anonymous ^ flag]), "{flag:#x}");
+        }
+        for advice in 0..256 {
+            let allowed = [libc::MADV_DONTNEED as u64, libc::MADV_FREE as u64].contains(&advice);
+            assert_eq!(ok(libc::SYS_madvise, &[0x1000, 0x1000, advice]), allowed, "{advice}");
+        }
+        assert!(ok(libc::SYS_getrusage, &[0, 0x1000]) && !ok(libc::SYS_getrusage, &[u64::MAX, 0x1000]));
+        let others = (0..1024).filter(|number| {
+            ![libc::SYS_munmap, libc::SYS_mmap, libc::SYS_madvise, libc::SYS_getrusage].contains(number)
+        });
+        for number in others {
+            assert!(!ok(number, &[0x1000, 0x1000, 4, anonymous]), "{number}");
+        }
+        assert!(!ok(0x4000_0000 | libc::SYS_munmap, &[0x1000, 0x1000]));
+    }
+
+    #[test]
     fn the_agent_makes_threads_and_forks_only() {
         let program = agent(0x800);
-        let ok = |number: libc::c_long, ip, args| {
-            run(&program, number as u32, AUDIT_ARCH_X86_64, ip, args) == RET_ALLOW
+        let ok = |number: libc::c_long, ip, args: [u64; 2]| {
+            run(&program, number as u32, AUDIT_ARCH_X86_64, ip, &args) == RET_ALLOW
         };
         assert!(ok(libc::SYS_mmap, IMAGE + 0x100, [0, 0]));
         assert!(!ok(libc::SYS_mmap, IMAGE + 0x900, [0, 0]) && !ok(libc::SYS_mmap, 0x40_0000, [0, 0]));

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use quicksand_abi::{Errno, UserAddr};
-use quicksand_platform::{Access, Backing, Exit, FaultCause, Prot, Trap};
+use quicksand_platform::{Access, Advice, Backing, Exit, FaultCause, Prot, Trap};
 use quicksand_platform_conformance::code::{Code, Reg};
 
 use crate::layout::{
@@ -277,4 +277,113 @@ fn thirty_two_bit_code() {
     }
     assert_eq!((guest.regs.rip, guest.regs.rsp), (0xffff_ffff_ff60_0000, DATA - 8));
     assert_well(&platform);
+}
+
+/// The address of the instruction by which errands are run.
+fn errand_call() -> u64 {
+    stub::guest_calls().errand - 2
+}
+
+/// A guest that runs errands of its own: it can unmap what is its own, and nothing else. The Sentry does not mind.
+#[test]
+fn errands_of_its_own() {
+    let platform = platform();
+    let mut guest = Guest::new(&platform, &jump_r15());
+    guest.space.map(range(DATA + 4 * PAGE, 4 * PAGE), Prot::RW, Backing::Anonymous).expect("map");
+    let anonymous = crate::errand::ANONYMOUS as u64;
+    let calls = [
+        (libc::SYS_munmap, 0, 0),
+        (libc::SYS_mmap, 7, anonymous),
+        (libc::SYS_madvise, libc::MADV_DONTNEED as u64, 0),
+        (libc::SYS_mprotect, 7, 0),
+        (libc::SYS_mremap, PAGE, 3),
+    ];
+    let stubs_own = [
+        (STUB_START, PAGE),
+        (STUB_START - PAGE, 2 * PAGE),
+        (REQUEST, PAGE),
+        (AREAS, PAGE),
+        (0, STUB_END),
+        (DATA, STUB_START - DATA + 1),
+        (REQUEST - (1 << 32), (1 << 32) + PAGE),
+        (1 << 63, (1 << 63) + REQUEST + PAGE),
+        (u64::MAX - PAGE + 1, REQUEST + 2 * PAGE),
+    ];
+    for (number, third, flags) in calls {
+        for (start, len) in stubs_own {
+            (guest.regs.rip, guest.regs.r15, guest.regs.rax) = (TEXT, errand_call(), number as u64);
+            (guest.regs.rdi, guest.regs.rsi, guest.regs.rdx) = (start, len, third);
+            (guest.regs.r10, guest.regs.r8, guest.regs.r9) = (flags, u64::MAX, 0);
+            assert_eq!(guest.run().expect("run"), Exit::Syscall, "{number} {start:#x} {len:#x}");
+            assert_eq!(guest.regs.rip, errand_call() + 2);
+        }
+    }
+    // Files are never mapped, whatever descriptor is named.
+    for flags in [libc::MAP_SHARED | libc::MAP_FIXED, libc::MAP_PRIVATE | libc::MAP_FIXED] {
+        for fd in 0..4 {
+            (guest.regs.rip, guest.regs.r15, guest.regs.rax) = (TEXT, errand_call(), libc::SYS_mmap as u64);
+            (guest.regs.rdi, guest.regs.rsi, guest.regs.rdx) = (DATA, PAGE, 3);
+            (guest.regs.r10, guest.regs.r8, guest.regs.r9) = (flags as u64, fd, 0);
+            assert_eq!(guest.run().expect("run"), Exit::Syscall);
+        }
+    }
+    // Its own memory; afterwards it is in the handler's code, with what it says is its frame.
+    let own = AREAS + (FIRST_THREAD_AREA * AREA_LEN) as u64;
+    let frame = guest.own().stub.areas.u64(FIRST_THREAD_AREA * AREA_LEN + area::FRAME);
+    let frame = frame.load(std::sync::atomic::Ordering::Relaxed);
+    (guest.regs.rip, guest.regs.r15, guest.regs.rax) = (TEXT, errand_call(), libc::SYS_munmap as u64);
+    (guest.regs.rdi, guest.regs.rsi) = (DATA + 5 * PAGE, PAGE);
+    guest.regs.r12 = own;
+    guest.regs.r14 = frame;
+    guest.run().expect("run");
+    let space = &guest.space;
+    assert!(space.read(UserAddr(DATA + 5 * PAGE), &mut [0]).is_err(), "it is gone");
+    space.read(UserAddr(DATA + 4 * PAGE), &mut [0]).expect("what is before it");
+    // What the Sentry believes to be there is not; each operation does what it can, or fails.
+    let all = range(DATA + 4 * PAGE, 4 * PAGE);
+    let mut resident = [false; 4];
+    space.resident(all, &mut resident);
+    let _ = (space.protect(all, Prot::R), space.advise(all, Advice::DontNeed), space.resident_bytes());
+    let _ = (space.relocate(all, UserAddr(DATA + 16 * PAGE)), space.write_forced(UserAddr(DATA), &[1]));
+    space.map(all, Prot::RW, Backing::Anonymous).expect("map");
+    space.write(all.start, &[1; 3 * PAGE as usize]).expect("it is there again");
+    space.unmap(all).expect("unmap");
+    assert_well(&platform);
+}
+
+/// A guest thread that says that it has stopped, and runs on: it is sent on an errand, and does not come back.
+#[test]
+fn an_errand_that_is_not_run() {
+    let platform = platform();
+    // 0: syscall. 2: movl $EVENT, STATE(%rbx); then nothing more, or the same for ever.
+    let claim = Code::new()
+        .syscall()
+        .raw(&[0xc7, 0x83])
+        .raw(&(area::STATE as u32).to_le_bytes())
+        .raw(&state::EVENT.to_le_bytes());
+    let here = claim.here();
+    for back in [here, 2] {
+        let mut guest = Guest::new(&platform, &claim.clone().jump(back));
+        let (other, space) = (DATA + 8 * PAGE, guest.space.clone());
+        let mut second = Guest::in_space(&platform, &space);
+        assert_eq!(second.run().expect("run"), Exit::Syscall);
+        guest.regs.rbx = AREAS + ((FIRST_THREAD_AREA + 1) * AREA_LEN) as u64;
+        assert_eq!(guest.run().expect("run"), Exit::Syscall);
+        assert_eq!(guest.regs.rip, TEXT + 2);
+        let kicker = guest.context.kicker();
+        kick_after(&*kicker, || guest.run().expect("what it claims"));
+        let start = Instant::now();
+        let mapped = space.map(range(other, PAGE), Prot::RW, Backing::Anonymous);
+        assert!(start.elapsed() < Duration::from_secs(5));
+        if back == here {
+            assert!(mapped.is_err());
+            // A kick may have been left over.
+            assert!((0..2).any(|_| guest.run().is_err()) && second.run().is_err());
+        } else {
+            // What it says, it has done.
+            mapped.expect("so it says");
+            let _ = space.read(UserAddr(other), &mut [0]);
+        }
+        assert_well(&platform);
+    }
 }

@@ -56,6 +56,9 @@ pub(crate) mod area {
     pub(crate) const SPIN_CYCLES: usize = 0xe0;
     /// A `stack_t`: the alternate stack, for a thread that starts.
     pub(crate) const ALT_STACK: usize = 0x100;
+    /// An errand: the number of a system call and its six arguments; then what it returned.
+    pub(crate) const ERRAND: usize = 0x800;
+    pub(crate) const ERRAND_RESULT: usize = 0x838;
 }
 
 /// Values of an area's state word.
@@ -66,6 +69,8 @@ pub(crate) mod state {
     pub(crate) const EVENT: u32 = 1;
     /// The stub has ended. Final.
     pub(crate) const DEAD: u32 = 2;
+    /// It is to run the errand in its area, and then be in `EVENT` again.
+    pub(crate) const ERRAND: u32 = 3;
 }
 
 /// Fields of the request pages.
@@ -99,6 +104,9 @@ pub(crate) mod agent {
     pub(crate) const MESSAGE: usize = 0xc00;
     pub(crate) const CONTROL: usize = 0xc40;
     pub(crate) const CONTROL_LEN: usize = 64;
+    /// A `struct rusage`, and in it the field that is asked for.
+    pub(crate) const USAGE: usize = 0xd00;
+    pub(crate) const MAX_RSS: usize = USAGE + std::mem::offset_of!(libc::rusage, ru_maxrss);
 }
 
 /// Fields of the globals.

@@ -3,7 +3,8 @@
 //!
 //! - One process per address space, the *stub*. Guest memory is its memory, and guest `fork` its fork. It holds nothing else but
 //!   a few pages at the top of its address space (`layout.rs`).
-//! - The stub's first thread is the *agent* (`stub.rs`, `agent.rs`): it maps, unmaps and forks at the Sentry's orders.
+//! - The stub's first thread is the *agent* (`stub.rs`, `agent.rs`): it maps, unmaps and forks at the Sentry's orders. What guest
+//!   code might as well do to its own memory, a stopped guest thread does (`errand.rs`).
 //! - A guest thread is a thread of the stub. Whatever stops it is a signal, whose handler hands over to the Sentry through a
 //!   shared word and waits (`context.rs`); its registers lie in the signal frame (`frame.rs`), in memory that is shared.
 //! - The Sentry copies guest memory by `process_vm_readv` and `process_vm_writev` (`memory.rs`).
@@ -18,6 +19,7 @@ compile_error!("the stub is written for x86-64");
 
 mod agent;
 mod context;
+mod errand;
 mod filter;
 mod fpu;
 mod frame;

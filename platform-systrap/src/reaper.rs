@@ -28,7 +28,8 @@ pub(crate) trait Mourner: Send + Sync {
 }
 
 /// How long a kicked thread may take to stop, twice: a machine that was suspended uses up one.
-const PATIENCE: Duration = if cfg!(test) { Duration::from_millis(300) } else { Duration::from_secs(5) };
+pub(crate) const PATIENCE: Duration =
+    if cfg!(test) { Duration::from_millis(300) } else { Duration::from_secs(5) };
 
 /// What is called when a stub has ended that was not to.
 pub(crate) type Notify = Box<dyn Fn() + Send + Sync>;

@@ -142,6 +142,7 @@ pub(crate) struct Counters {
     pub(crate) forks: Counter,
     pub(crate) threads: Counter,
     pub(crate) orders: Counter,
+    pub(crate) errands: Counter,
 }
 
 impl Counters {
@@ -156,6 +157,7 @@ impl Counters {
             ("stub_forks", get(&self.forks)),
             ("stub_threads", get(&self.threads)),
             ("stub_orders", get(&self.orders)),
+            ("stub_errands", get(&self.errands)),
         ]
     }
 }

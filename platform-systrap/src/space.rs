@@ -6,17 +6,22 @@
 use std::any::Any;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use parking_lot::Mutex;
 use quicksand_abi::{Errno, PAGE_SIZE, UserAddr, UserRange};
 use quicksand_platform::{AddressSpace, Advice, Backing, MemFault, PlatformError, Prot};
 
 use crate::agent::{Failed, Operation};
-use crate::layout::{AREAS, BULK_LEN, BULK_OFFSET, STUB_START, request, special};
+use crate::errand;
+use crate::layout::{AREAS, BULK_LEN, BULK_OFFSET, STUB_END, STUB_START, agent, request, special};
 use crate::memory;
 use crate::regions::{Region, Regions};
 use crate::shared::Shared;
 use crate::threads::Stub;
+
+/// More operations than this at once are cheaper with the agent, who is woken once.
+const MOST_ERRANDS: usize = 4;
 
 #[derive(Debug)]
 pub(crate) struct SystrapSpace {
@@ -77,7 +82,23 @@ impl SystrapSpace {
         Ok(SystrapSpace { shared: Arc::clone(shared), stub, regions: Mutex::default() })
     }
 
+    /// Has operations carried out in their order, whether or not one fails: by the guest's thread that this host thread has
+    /// stopped, as far as it may, and by the agent.
     fn order(&self, operations: &[Operation]) -> Result<(), Failed> {
+        let (mut left, mut done) = (operations, Ok(()));
+        while operations.len() <= MOST_ERRANDS
+            && let [operation, others @ ..] = left
+            && let Some(result) = errand::run(&self.stub, operation)
+        {
+            self.shared.counters.errands.add();
+            let failure = Some(result? as i64).filter(|r| (-4095..0).contains(r) && !operation.may_fail);
+            done = done.and(failure.map_or(Ok(()), |failure| Err(Failed::Errno(-failure as i32))));
+            left = others;
+        }
+        done.and(self.order_agent(left))
+    }
+
+    fn order_agent(&self, operations: &[Operation]) -> Result<(), Failed> {
         for batch in operations.chunks(request::MAX_OPERATIONS - 2) {
             self.shared.counters.orders.add();
             self.stub.order(batch, &mut [])?;
@@ -316,5 +337,17 @@ impl AddressSpace for SystrapSpace {
             tracing::debug!("mincore: {failed:?}");
         }
         pages * PAGE_SIZE
+    }
+
+    fn peak_resident_bytes(&self) -> u64 {
+        let to = AREAS + agent::USAGE as u64;
+        let ask = Operation::call(libc::SYS_getrusage, [libc::RUSAGE_SELF as u64, to, 0, 0, 0, 0]);
+        if let Err(failed) = self.order(&[ask]) {
+            tracing::debug!("getrusage: {failed:?}");
+            return 0;
+        }
+        let kib = self.stub.areas.u64(agent::MAX_RSS).load(Ordering::Relaxed);
+        // An allegation, like all that a stub says; but no number of pages that there cannot be.
+        kib.saturating_mul(1024).min(STUB_END)
     }
 }

@@ -8,7 +8,7 @@
 //! - A guest thread has its own filter before it can take a signal, so that nothing a guest does to a signal frame
 //!   reaches a thread that may still make system calls.
 //! - Any jump of guest code into here does nothing that guest code could not do by itself: the system calls below fail
-//!   for guest threads, but `futex` on the areas and `rt_sigreturn`.
+//!   for guest threads, but `futex` on the areas, `rt_sigreturn`, and errands (`errand.rs`).
 
 use std::arch::global_asm;
 
@@ -49,6 +49,7 @@ global_asm!(
     "mov qword ptr [r12 + {FS_BASE}], rax",
     "rdgsbase rax",
     "mov qword ptr [r12 + {GS_BASE}], rax",
+    ".Lqs_event:",
     "mov eax, {EVENT}",
     // A full barrier: the flag of the Sentry's is looked at only after the word is out.
     "xchg dword ptr [r12 + {STATE}], eax",
@@ -95,6 +96,8 @@ global_asm!(
     "4:",
     "mov dword ptr [r12 + {STUB_SLEEPS}], 0",
     "5:",
+    "cmp dword ptr [r12 + {STATE}], {STATE_ERRAND}",
+    "je .Lqs_errand",
     "mov rax, qword ptr [r12 + {FS_BASE}]",
     "wrfsbase rax",
     "mov rax, qword ptr [r12 + {GS_BASE}]",
@@ -105,6 +108,21 @@ global_asm!(
     ".globl quicksand_stub_after_sigreturn",
     "quicksand_stub_after_sigreturn:",
     "ud2",
+    //
+    // Runs an errand, and waits again. The filter looks at its arguments; they lie where guest code can write.
+    ".Lqs_errand:",
+    "mov rax, qword ptr [r12 + {ERRAND}]",
+    "mov rdi, qword ptr [r12 + {ERRAND} + 8]",
+    "mov rsi, qword ptr [r12 + {ERRAND} + 16]",
+    "mov rdx, qword ptr [r12 + {ERRAND} + 24]",
+    "mov r10, qword ptr [r12 + {ERRAND} + 32]",
+    "mov r8, qword ptr [r12 + {ERRAND} + 40]",
+    "mov r9, qword ptr [r12 + {ERRAND} + 48]",
+    "syscall",
+    ".globl quicksand_stub_after_errand",
+    "quicksand_stub_after_errand:",
+    "mov qword ptr [r12 + {ERRAND_RESULT}], rax",
+    "jmp .Lqs_event",
     //
     // A new guest thread, as its maker's clone returns in it. All signals are blocked. R9: its area. A start without
     // the filter is none.
@@ -423,7 +441,10 @@ global_asm!(
     SENTRY_SLEEPS = const area::SENTRY_SLEEPS,
     STUB_SLEEPS = const area::STUB_SLEEPS,
     ALT_STACK = const area::ALT_STACK,
+    ERRAND = const area::ERRAND,
+    ERRAND_RESULT = const area::ERRAND_RESULT,
     EVENT = const state::EVENT,
+    STATE_ERRAND = const state::ERRAND,
     GLOBALS = const GLOBALS,
     SPIN_CYCLES = const area::SPIN_CYCLES,
     SENTRY_PID = const globals::SENTRY_PID,
@@ -493,6 +514,7 @@ unsafe extern "C" {
     safe static quicksand_stub_after_wake: u8;
     safe static quicksand_stub_after_sleep: u8;
     safe static quicksand_stub_after_sigreturn: u8;
+    safe static quicksand_stub_after_errand: u8;
     safe static quicksand_stub_end: u8;
     /// Becomes the pristine stub; see the assembly.
     pub(crate) unsafe fn quicksand_stub_enter(image: *const u8) -> !;
@@ -513,6 +535,7 @@ pub(crate) fn guest_calls() -> filter::GuestCalls {
     filter::GuestCalls {
         futex: [in_stub(&quicksand_stub_after_wake), in_stub(&quicksand_stub_after_sleep)],
         sigreturn: in_stub(&quicksand_stub_after_sigreturn),
+        errand: in_stub(&quicksand_stub_after_errand),
     }
 }
 

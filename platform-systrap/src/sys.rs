@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
 
 use rustix::fs::MemfdFlags;
 use rustix::mm::{MapFlags, ProtFlags};
@@ -107,6 +108,26 @@ pub(crate) fn futex_wait(word: &AtomicU32, expected: u32) {
     let no_limit = std::ptr::null::<libc::timespec>();
     // SAFETY: the word lives through the call.
     unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAIT, expected, no_limit) };
+}
+
+/// How a wait ended that had a limit.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Waited(bool);
+
+impl Waited {
+    pub(crate) fn timed_out(self) -> bool {
+        self.0
+    }
+}
+
+/// As [`futex_wait`], for at most so long.
+pub(crate) fn futex_wait_for(word: &AtomicU32, expected: u32, limit: Duration) -> Waited {
+    let limit = libc::timespec { tv_sec: limit.as_secs() as i64, tv_nsec: limit.subsec_nanos().into() };
+    // SAFETY: the word and the time live through the call.
+    let result = unsafe {
+        libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAIT, expected, &raw const limit)
+    };
+    Waited(result < 0 && io::Error::last_os_error().raw_os_error() == Some(libc::ETIMEDOUT))
 }
 
 /// Wakes all who sleep on `word`.

@@ -125,4 +125,10 @@ pub trait AddressSpace: Send + Sync + fmt::Debug {
 
     /// Bytes of private host memory behind this address space, roughly (for `/proc/PID/statm`).
     fn resident_bytes(&self) -> u64;
+
+    /// The most bytes of host memory that there ever were behind it (`ru_maxrss`), as far as that is known: at least as many
+    /// as now. Asked for at the end of every process.
+    fn peak_resident_bytes(&self) -> u64 {
+        self.resident_bytes()
+    }
 }

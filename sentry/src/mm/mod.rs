@@ -299,8 +299,13 @@ impl MemoryManager {
     /// Bytes of host memory behind it, and the most there ever were, as far as anybody asked.
     pub fn resident_bytes(&self) -> (u64, u64) {
         let now = self.space.resident_bytes();
-        let peak = self.peak_resident.fetch_max(now, Ordering::Relaxed).max(now);
-        (now, peak)
+        (now, self.peak_resident_bytes().max(now))
+    }
+
+    /// The second of those alone: at the end of a process nobody asks what is there now, and to count it takes long.
+    pub fn peak_resident_bytes(&self) -> u64 {
+        let peak = self.space.peak_resident_bytes();
+        self.peak_resident.fetch_max(peak, Ordering::Relaxed).max(peak)
     }
 
     // Copies. As `copy_from_user`: nothing is checked before it is touched, but that the whole range is below the end of

@@ -162,7 +162,7 @@ impl Task {
     pub fn usage(&self) -> Usage {
         Usage {
             times: self.cpu.times(),
-            max_rss: self.mm_opt().map_or(0, |mm| mm.resident_bytes().1 / 1024),
+            max_rss: self.mm_opt().map_or(0, |mm| mm.peak_resident_bytes() / 1024),
             faults: self.cpu.faults.load(Ordering::Relaxed),
             voluntary_switches: self.cpu.waits.load(Ordering::Relaxed),
         }

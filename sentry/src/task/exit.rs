@@ -41,7 +41,7 @@ pub(super) fn exit_task(current: CurrentTask) {
     let task = current.task().clone();
     leave_vfork(&task);
     // The peak of its memory, while it has any; where others go on using that, they will tell.
-    let max_rss = if current.shares_mm() { 0 } else { current.mm().resident_bytes().1 / 1024 };
+    let max_rss = if current.shares_mm() { 0 } else { current.mm().peak_resident_bytes() / 1024 };
     current.set_files(Arc::new(FdTable::default()));
     // The context goes before the address space it ran in; both before anybody is told.
     drop(current);

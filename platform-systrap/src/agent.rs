@@ -15,7 +15,8 @@ use rustix::net::{
 };
 
 use crate::layout::{
-    AREAS, AREAS_LEN, RECEIVED_FD, REQUEST, REQUEST_LEN, SOCKET_FD, agent, request, special,
+    AREA_LEN, AREAS, AREAS_LEN, RECEIVED_FD, REQUEST, REQUEST_LEN, SOCKET_FD, THREAD_FLAGS, agent, request,
+    special,
 };
 use crate::sys::{self, SharedMemory, futex_wait, futex_wake};
 
@@ -75,6 +76,18 @@ struct State {
     /// The agent, once there is one, and where it runs.
     agent: i32,
     processor: Option<usize>,
+    first: First,
+}
+
+/// The order that a stub is born with.
+#[derive(Debug, Default)]
+enum First {
+    #[default]
+    None,
+    /// Its answer has not been looked at.
+    Out,
+    /// What its only operation returned, as the stub says.
+    Done(Result<u64, i32>),
 }
 
 /// What a stub is given at its birth.
@@ -150,6 +163,7 @@ impl Line {
         results: &mut [u64],
     ) -> Result<(), Failed> {
         let mut state = self.state.lock();
+        self.settle(&mut state, areas)?;
         let with_files = !files.is_empty();
         if with_files {
             send(&self.socket, files)?;
@@ -162,8 +176,16 @@ impl Line {
             count += 1;
         }
         let offset = usize::from(with_files);
-        let all_well = self.carry_out(&mut state, count)?;
-        let result_at = |i: usize| areas.u64(agent::RESULTS + 8 * (i + offset)).load(Ordering::Relaxed);
+        // We sleep while the agent works, so the best place for it is here: another processor may have to be woken, or be
+        // busy looking out for us.
+        let here = sys::this_processor();
+        if state.processor != Some(here) {
+            state.processor = Some(here);
+            sys::bind(state.agent, here);
+        }
+        self.post(&mut state, count);
+        let all_well = self.answer(&state)?;
+        let result_at = |i: usize| result(areas, i + offset);
         for (i, result) in results.iter_mut().enumerate() {
             *result = result_at(i);
         }
@@ -187,23 +209,50 @@ impl Line {
         store(at + request::FLAGS, if operation.may_fail { request::MAY_FAIL } else { 0 });
     }
 
-    fn carry_out(&self, state: &mut State, count: usize) -> Result<bool, Failed> {
-        state.sequence = state.sequence.wrapping_add(1);
-        let good = (state.sequence & 0x7f) << 1;
-        // We sleep while the agent works, so the best place for it is here: another processor may have to be woken, or be
-        // busy looking out for us.
-        let here = sys::this_processor();
-        if state.processor != Some(here) {
-            state.processor = Some(here);
-            sys::bind(state.agent, here);
+    /// Gives the first order to a stub that is not yet born. It has one operation, and no files.
+    pub(crate) fn order_first(&self, operation: &Operation) {
+        let mut state = self.state.lock();
+        self.put(0, operation);
+        self.post(&mut state, 1);
+        state.first = First::Out;
+    }
+
+    /// What came of it.
+    pub(crate) fn first_result(&self, areas: &SharedMemory) -> Result<u64, Failed> {
+        let mut state = self.state.lock();
+        self.settle(&mut state, areas)?;
+        match state.first {
+            First::Done(result) => result.map_err(Failed::Errno),
+            First::None | First::Out => Err(Failed::Ended),
         }
-        let before = self.ack().load(Ordering::Relaxed);
+    }
+
+    /// Waits for the answer to the first order, if that is still out.
+    fn settle(&self, state: &mut State, areas: &SharedMemory) -> Result<(), Failed> {
+        if let First::Out = state.first {
+            let all_well = self.answer(state)?;
+            let result = result(areas, 0);
+            state.first =
+                First::Done(if all_well { Ok(result) } else { Err((result as i64).wrapping_neg() as i32) });
+        }
+        Ok(())
+    }
+
+    /// Sends an order of so many operations.
+    fn post(&self, state: &mut State, count: usize) {
+        state.sequence = state.sequence.wrapping_add(1);
+        let good = state.good();
         self.memory.u32(request::ANSWER).store(good | (good | 1) << 8, Ordering::Relaxed);
         self.memory.u32(request::COUNT).store(count as u32, Ordering::Relaxed);
         self.memory.u32(request::SENTRY_SLEEPS).store(1, Ordering::Relaxed);
         let number = self.memory.u32(request::SEQUENCE);
         number.store(state.sequence, Ordering::SeqCst);
         futex_wake(number);
+    }
+
+    /// Waits for the answer to the last order: whether all went well.
+    fn answer(&self, state: &State) -> Result<bool, Failed> {
+        let (good, before) = (state.good(), state.good_before());
         loop {
             let ack = self.ack().load(Ordering::Acquire);
             if ack & request::ACK_DEAD != 0 {
@@ -212,13 +261,27 @@ impl Line {
             if ack & !1 == good {
                 return Ok(ack == good);
             }
-            if ack != before {
+            if ack & !1 != before {
                 // Nothing else is ever written there.
                 return Err(Failed::Ended);
             }
             futex_wait(self.ack(), ack);
         }
     }
+}
+
+impl State {
+    /// What the agent writes when it has carried out the last order and all went well.
+    fn good(&self) -> u32 {
+        (self.sequence & 0x7f) << 1
+    }
+    fn good_before(&self) -> u32 {
+        (self.sequence.wrapping_sub(1) & 0x7f) << 1
+    }
+}
+
+fn result(areas: &SharedMemory, index: usize) -> u64 {
+    areas.u64(agent::RESULTS + 8 * index).load(Ordering::Relaxed)
 }
 
 fn send(socket: &OwnedFd, files: &[BorrowedFd<'_>]) -> Result<(), Failed> {
@@ -248,4 +311,9 @@ impl Dowry {
 /// The operation that forks the stub.
 pub(crate) fn fork() -> Operation {
     Operation::special(special::FORK, [0; 3])
+}
+
+/// The operation that makes a guest thread with the area of that number.
+pub(crate) fn thread(index: usize) -> Operation {
+    Operation::special(special::THREAD, [THREAD_FLAGS, AREAS + (index * AREA_LEN) as u64, 0])
 }

@@ -57,7 +57,7 @@ impl Shared {
             _ => host_error("waiting for the first stub", e),
         })?;
         let process = Process::new(pid).map_err(failed("pidfd_open"))?;
-        let pristine = Arc::new(Stub::new(Arc::new(process), line, areas));
+        let pristine = Arc::new(Stub::new(Arc::new(process), line, areas, false));
         Ok(Shared {
             cpu,
             counters: Counters::default(),
@@ -114,7 +114,7 @@ impl Shared {
     /// A stub with the memory that `of` has now.
     pub(crate) fn fork_stub(&self, of: &Stub) -> Result<Arc<Stub>, PlatformError> {
         let reaper = self.reaper()?;
-        let stub = Arc::new(of.fork()?);
+        let stub = Arc::new(of.fork(&self.cpu)?);
         self.watch(reaper, &stub)?;
         self.counters.forks.add();
         Ok(stub)

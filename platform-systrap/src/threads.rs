@@ -13,7 +13,7 @@ use quicksand_platform::PlatformError;
 use crate::agent::{self, Failed, Line, Operation};
 use crate::fpu::Cpu;
 use crate::frame::Frame;
-use crate::layout::{AREA_LEN, AREAS, FIRST_THREAD_AREA, MAX_AREAS, THREAD_FLAGS, area, special, state};
+use crate::layout::{AREA_LEN, FIRST_THREAD_AREA, MAX_AREAS, area, state};
 use crate::reaper::{Mourner, Process};
 use crate::sys::{SharedMemory, futex_wake};
 use crate::{NAME, host_error};
@@ -30,6 +30,8 @@ pub(crate) struct Thread {
 #[derive(Debug)]
 struct Pool {
     idle: Vec<Thread>,
+    /// The thread that the stub was born with is still to be had.
+    first: bool,
     /// The first area that was never used.
     next: usize,
     ended: bool,
@@ -48,8 +50,10 @@ pub(crate) fn ended() -> PlatformError {
 }
 
 impl Stub {
-    pub(crate) fn new(process: Arc<Process>, line: Line, areas: SharedMemory) -> Stub {
-        let pool = Pool { idle: Vec::new(), next: FIRST_THREAD_AREA, ended: false };
+    /// `first`: it makes a thread in the first area as soon as it is born.
+    pub(crate) fn new(process: Arc<Process>, line: Line, areas: SharedMemory, first: bool) -> Stub {
+        let next = FIRST_THREAD_AREA + usize::from(first);
+        let pool = Pool { idle: Vec::new(), first, next, ended: false };
         Stub { process, line, areas, pool: Mutex::new(pool) }
     }
 
@@ -67,9 +71,12 @@ impl Stub {
         self.line.order(&self.areas, &[file], &[operation], &mut [])
     }
 
-    /// A copy, with no threads but its agent.
-    pub(crate) fn fork(&self) -> Result<Stub, PlatformError> {
+    /// A copy, with its agent and one guest thread. That is made while the Sentry does something else.
+    pub(crate) fn fork(&self, cpu: &Cpu) -> Result<Stub, PlatformError> {
         let (line, areas, dowry) = Line::new().map_err(|e| host_error("making a stub's pages", e))?;
+        areas.u32(FIRST_THREAD_AREA * AREA_LEN + area::STATE).store(state::EVENT, Ordering::SeqCst);
+        Frame::prepare(&areas, FIRST_THREAD_AREA, cpu);
+        line.order_first(&agent::thread(FIRST_THREAD_AREA));
         match self.line.order(&self.areas, &dowry.files(), &[agent::fork()], &mut []) {
             Ok(()) => {}
             Err(Failed::Errno(libc::EAGAIN | libc::ENOMEM)) => {
@@ -83,12 +90,12 @@ impl Stub {
         drop(dowry);
         let pid = line.await_birth().map_err(|e| host_error("waiting for a stub", e))?;
         let process = Process::new(pid).map_err(|e| host_error("pidfd_open", e))?;
-        Ok(Stub::new(Arc::new(process), line, areas))
+        Ok(Stub::new(Arc::new(process), line, areas, true))
     }
 
     /// A thread that waits for the Sentry, with a frame. `true`: it is new.
     pub(crate) fn take_thread(&self, cpu: &Cpu) -> Result<(Thread, bool), PlatformError> {
-        let index = {
+        let (index, first) = {
             let mut pool = self.pool.lock();
             if pool.ended {
                 return Err(ended());
@@ -96,21 +103,27 @@ impl Stub {
             if let Some(thread) = pool.idle.pop() {
                 return Ok((thread, false));
             }
-            if pool.next >= MAX_AREAS {
+            if std::mem::take(&mut pool.first) {
+                (FIRST_THREAD_AREA, true)
+            } else if pool.next < MAX_AREAS {
+                let index = pool.next;
+                pool.next += 1;
+                // Under the lock, so that the end of the stub is not overwritten.
+                self.state(index).store(state::EVENT, Ordering::SeqCst);
+                (index, false)
+            } else {
                 return Err(PlatformError::Exhausted { platform: NAME, what: "threads of one process" });
             }
-            let index = pool.next;
-            pool.next += 1;
-            // Under the lock, so that the end of the stub is not overwritten.
-            self.state(index).store(state::EVENT, Ordering::SeqCst);
-            index
         };
-        Frame::prepare(&self.areas, index, cpu);
-        let area = AREAS + (index * AREA_LEN) as u64;
-        let make = Operation::special(special::THREAD, [THREAD_FLAGS, area, 0]);
-        let mut tid = [0];
-        match self.order(&[make], &mut tid) {
-            Ok(()) => Ok((Thread { index, tid: i32::try_from(tid[0]).unwrap_or(0) }, true)),
+        let made = if first {
+            self.line.first_result(&self.areas)
+        } else {
+            Frame::prepare(&self.areas, index, cpu);
+            let mut tid = [0];
+            self.order(&[agent::thread(index)], &mut tid).map(|()| tid[0])
+        };
+        match made {
+            Ok(tid) => Ok((Thread { index, tid: i32::try_from(tid).unwrap_or(0) }, true)),
             Err(Failed::Ended) => Err(ended()),
             // The area stays unused: this is the end of the process, or near it.
             Err(Failed::Errno(_)) => Err(PlatformError::Exhausted { platform: NAME, what: "threads" }),

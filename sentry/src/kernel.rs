@@ -16,6 +16,7 @@ use crate::machine::Machine;
 use crate::net::NetNamespace;
 use crate::sync::{Level, Mutex};
 use crate::task::futex::FutexTable;
+use crate::task::host_threads::HostThreads;
 use crate::task::quiesce::{Quiesce, Quiesced};
 use crate::task::{ExitStatus, FsInfo, PidNamespace};
 use crate::time::{Clocks, TimerService};
@@ -64,6 +65,7 @@ pub struct Kernel {
     pub(crate) futexes: FutexTable,
     /// Where all tasks wait while the world stands still.
     pub quiesce: Quiesce,
+    pub(crate) host_threads: Arc<HostThreads>,
     containers: Mutex<Vec<Weak<Container>>>,
     strace: bool,
     /// Taken by the first task.
@@ -92,6 +94,7 @@ impl Kernel {
             lock_waits: crate::vfs::locks::Waits::default(),
             futexes: FutexTable::default(),
             quiesce: Quiesce::default(),
+            host_threads: HostThreads::new(),
             containers: Mutex::new(Level::Kernel, Vec::new()),
             strace: config.strace,
             first_entry: Mutex::new(Level::Leaf, config.first_entry),

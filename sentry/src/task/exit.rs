@@ -1,7 +1,8 @@
 //! The end of tasks and processes (`do_exit`, `exit_notify`, `release_task`).
 //!
 //! A task ends in its own loop, in this order: user memory it promised to clear, its files (so that readers of its pipes
-//! see the end before the parent hears of it), its memory, then its place in the process tree.
+//! see the end before the parent hears of it), its mappings, then its place in the process tree; at last the host gets the
+//! pages back.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -43,6 +44,8 @@ pub(super) fn exit_task(current: CurrentTask) {
     // The peak of its memory, while it has any; where others go on using that, they will tell.
     let max_rss = if current.shares_mm() { 0 } else { current.mm().peak_resident_bytes() / 1024 };
     current.set_files(Arc::new(FdTable::default()));
+    // The pages go last: the host takes its time over them, and nobody waits for that.
+    let pages = current.mm().space.clone();
     // The context goes before the address space it ran in; both before anybody is told.
     drop(current);
     let (mm, files, fs) = {
@@ -58,6 +61,7 @@ pub(super) fn exit_task(current: CurrentTask) {
     leave_tree(&task, status, max_rss);
     group.child_queue.notify(Events::IN);
     group.pids().gone.notify(Events::IN);
+    drop(pages);
 }
 
 /// Lets the parent that sits in `vfork(2)` go on: the task has its own memory now, or none.

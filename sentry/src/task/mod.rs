@@ -22,6 +22,7 @@ pub mod futex;
 mod futex_pi;
 pub mod futex_waitv;
 pub mod group;
+pub(crate) mod host_threads;
 pub mod ioprio;
 pub mod membarrier;
 pub(crate) mod parked;

@@ -19,10 +19,6 @@ use crate::mm::FaultOutcome;
 use crate::sync::{Events, Registration, WaitQueue};
 use crate::syscalls::{Blocked, OnSignal, Resume, SyscallError, SyscallResult, WakeReason, dispatch};
 
-/// Stack of a task's host thread, in bytes of address space. The deepest paths are a path walk through symbolic links
-/// into an overlay over a gofer (about 40 KiB in a debug build); what is not touched costs nothing.
-const STACK_SIZE: usize = 512 << 10;
-
 const NR_RESTART_SYSCALL: u64 = 219;
 
 /// The last exception of a task, as `sigcontext` shows it.
@@ -40,12 +36,12 @@ pub(crate) fn spawn(task: CurrentTask) -> Result<(), Errno> {
 
 /// As [`spawn`]; the task was restored from within `call`, and goes on waiting there.
 pub(crate) fn spawn_in_call(task: CurrentTask, call: Option<RestartBlock>) -> Result<(), Errno> {
-    let builder = std::thread::Builder::new().name(format!("task-{}", task.tid())).stack_size(STACK_SIZE);
+    let name = format!("task-{}", task.tid());
     // Counted from here on: whoever stops the world waits for its thread to come as far as the barrier.
     let kernel = task.kernel().clone();
     kernel.quiesce.enter(&task);
-    match builder.spawn(move || main(task, call)) {
-        Ok(_) => Ok(()),
+    match kernel.host_threads.run(name, Box::new(move || main(task, call))) {
+        Ok(()) => Ok(()),
         Err(e) => {
             kernel.quiesce.leave();
             tracing::warn!("no host thread for a task: {e}");

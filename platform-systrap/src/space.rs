@@ -210,30 +210,25 @@ impl AddressSpace for SystrapSpace {
 
     fn advise(&self, range: UserRange, advice: Advice) -> Result<(), Errno> {
         check(range)?;
-        let number = match advice {
-            Advice::DontNeed => libc::MADV_DONTNEED,
-            Advice::Free => libc::MADV_FREE,
-            Advice::Populate { write: false } => libc::MADV_POPULATE_READ,
-            Advice::Populate { write: true } => libc::MADV_POPULATE_WRITE,
-        };
-        let regions = self.regions.lock();
         let advise = |start: u64, end: u64, number: i32| {
             Operation::call(libc::SYS_madvise, [start, end - start, number as u64, 0, 0, 0])
         };
-        let mut operations = Vec::new();
-        for region in regions.within(range.start.0, range.end.0) {
-            match advice {
-                // Only for memory that is no file's.
-                Advice::Free => {
-                    operations.push(advise(region.start, region.end, libc::MADV_FREE).may_fail());
-                }
-                Advice::DontNeed => operations.push(advise(region.start, region.end, number)),
-                Advice::Populate { .. } if region.prot.any() => {
-                    operations.push(advise(region.start, region.end, number).may_fail());
-                }
-                Advice::Populate { .. } => {}
+        let regions = self.regions.lock();
+        let within = || regions.within(range.start.0, range.end.0).into_iter();
+        let operations: Vec<Operation> = match advice {
+            // Neighbours at once: a thread's stack and its guard.
+            Advice::DontNeed => {
+                let runs = regions.runs(range.start.0, range.end.0).into_iter();
+                runs.map(|(start, end)| advise(start, end, libc::MADV_DONTNEED)).collect()
             }
-        }
+            // Only for memory that is no file's.
+            Advice::Free => within().map(|r| advise(r.start, r.end, libc::MADV_FREE).may_fail()).collect(),
+            Advice::Populate { write } => {
+                let number = if write { libc::MADV_POPULATE_WRITE } else { libc::MADV_POPULATE_READ };
+                let usable = within().filter(|r| r.prot.any());
+                usable.map(|r| advise(r.start, r.end, number).may_fail()).collect()
+            }
+        };
         Ok(self.order(&operations)?)
     }
 

@@ -14,7 +14,7 @@ use super::group::ExitStatus;
 use super::pid::Tables;
 use super::{CurrentTask, Task, ThreadGroup, Work, futex, futex_pi, robust};
 use crate::signal::{send_to_group, stop};
-use crate::sync::{Events, Waiter};
+use crate::sync::{Events, Waiter, defer};
 use crate::syscalls::{SyscallError, SyscallResult};
 use crate::vfs::FdTable;
 
@@ -149,6 +149,7 @@ fn leave_tree(task: &Arc<Task>, own_status: ExitStatus, max_rss: u64) {
         tables.uncount_user(creds.ruid);
     }
     drop(tables);
+    crate::sync::run_deferred();
     if let Some(event) = event {
         stop::tell_parent(group, event);
     }
@@ -295,7 +296,8 @@ fn tell_parent(tables: &mut Tables, group: &Arc<ThreadGroup>) {
     if ignored || dying || (signal == libc::SIGCHLD && action.flags & SA_NOCLDWAIT != 0) {
         reap(tables, pid);
     }
-    parent.child_queue.notify(Events::IN);
+    // Once the tables are free: whoever is woken looks at them first.
+    defer(Box::new(move || parent.child_queue.notify(Events::IN)));
 }
 
 /// `si_code` and `si_status` of a dead group.

@@ -127,3 +127,8 @@ pub(crate) fn private(fd: &OwnedFd, offset: u64) -> Backing<'_> {
 pub(crate) fn shared(fd: &OwnedFd, offset: u64, writable: bool) -> Backing<'_> {
     Backing::SharedFile { fd: fd.as_fd(), offset, writable }
 }
+
+/// Whether QEMU emulates this processor, which gets some faults wrong.
+pub(crate) fn is_emulated() -> bool {
+    std::fs::read_to_string("/proc/cpuinfo").is_ok_and(|text| text.contains("QEMU TCG"))
+}

@@ -53,7 +53,7 @@ impl Answer {
             name: name.to_owned(),
             code: outcome.code,
             stdout,
-            stderr_tail: lines[lines.len().saturating_sub(12)..].join("\n"),
+            stderr_tail: lines[lines.len().saturating_sub(60)..].join("\n"),
             elapsed_ms: u64::try_from(done.elapsed.as_millis()).unwrap_or(u64::MAX),
         }
     }

@@ -423,7 +423,7 @@ impl Container {
             let file = match (&shared, self.devpts()) {
                 (Some(file), _) => file.clone(),
                 (None, Some(devpts)) if terminal => {
-                    crate::fs::host::import_terminal(&self.kernel, fd, &devpts, owner)?
+                    crate::fs::host::import_terminal(&self.kernel, fd, &devpts, owner, None)?
                 }
                 _ => crate::fs::host::import(&self.kernel, fd)?,
             };
@@ -434,8 +434,13 @@ impl Container {
             files.install(file, FdFlags::empty(), 0, 3)?;
         }
         let number = |fd| files.get(crate::syscalls::Fd(fd)).map_or(0, |file| file.id);
-        self.set_stdio([number(0), number(1), number(2)]);
-        Ok(shared.and_then(|file| file.ops_as::<crate::fs::host::HostTty>().map(|tty| tty.terminal_id())))
+        let terminal_of = |fd| {
+            let file = files.get(crate::syscalls::Fd(fd)).ok()?;
+            file.ops_as::<crate::fs::host::HostTty>().map(|tty| tty.terminal_id())
+        };
+        let console = (0..3).find_map(terminal_of);
+        self.set_stdio([number(0), number(1), number(2)], console);
+        Ok(console.filter(|_| terminal))
     }
 
     /// A process with one task and a number, in a session of its own.

@@ -216,10 +216,17 @@ pub struct Container {
     pub(crate) ipc: crate::ipc::IpcNamespace,
     names: Mutex<Names>,
     initial_fs: Arc<FsInfo>,
-    /// The open files that its first process was given as standard streams, by their numbers.
-    stdio: std::sync::OnceLock<[u64; 3]>,
+    /// The open files that its first process was given as standard streams, and its terminal, by their numbers.
+    stdio: std::sync::OnceLock<Stdio>,
     /// The first devpts that was mounted: where `/dev/ptmx` outside of any devpts leads.
     devpts: std::sync::OnceLock<Arc<DevPts>>,
+}
+
+/// What a container's first process was given.
+#[derive(Debug)]
+struct Stdio {
+    files: [u64; 3],
+    console: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -258,11 +265,15 @@ impl Container {
     }
     /// The numbers of the open files that its first process was given as standard streams.
     pub(crate) fn stdio(&self) -> [u64; 3] {
-        self.stdio.get().copied().unwrap_or_default()
+        self.stdio.get().map_or([0; 3], |stdio| stdio.files)
+    }
+    /// The number of the terminal that its first process was given.
+    pub(crate) fn console(&self) -> Option<u64> {
+        self.stdio.get()?.console
     }
     /// Those of the first process count.
-    pub(crate) fn set_stdio(&self, files: [u64; 3]) {
-        let _ = self.stdio.set(files);
+    pub(crate) fn set_stdio(&self, files: [u64; 3], console: Option<u64>) {
+        let _ = self.stdio.set(Stdio { files, console });
     }
     pub fn devpts(&self) -> Option<Arc<DevPts>> {
         self.devpts.get().cloned()

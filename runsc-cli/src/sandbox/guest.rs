@@ -121,7 +121,10 @@ impl Sandbox {
         let [i, o, e] = &boot.stdio;
         let stdio = [copy(i)?, copy(o)?, copy(e)?];
         let program = match boot.image.take() {
-            Some(image) => Program::Restore(RestoreConfig { image, stdio }),
+            Some(image) => {
+                let terminal = boot.controls_terminal;
+                Program::Restore(RestoreConfig { image, stdio, terminal })
+            }
             None => {
                 let process = process_config(&process, &passwd, stdio, boot.controls_terminal);
                 // Engines want to hear of a program that is not there from `create`.

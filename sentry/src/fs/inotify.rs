@@ -164,7 +164,74 @@ impl Drop for Instance {
 }
 
 /// The open file.
-struct InotifyFile(Arc<Instance>);
+pub(crate) struct InotifyFile(Arc<Instance>);
+
+/// An instance as data, for checkpoints.
+#[derive(Debug, Default)]
+pub(crate) struct Saved {
+    /// Watch descriptor, mask, cookie, name with its padding.
+    pub events: Vec<(i32, u32, u32, Vec<u8>)>,
+    pub last: i32,
+    /// Watch descriptor, mask, what is watched.
+    pub watches: Vec<(i32, u32, Arc<Dentry>)>,
+}
+
+impl InotifyFile {
+    pub(crate) fn saved(&self) -> Saved {
+        let events = self.0.queue.events.lock().clone();
+        let watched = self.0.watches.lock();
+        let watch = |(wd, (dentry, watch)): (&i32, &(Arc<Dentry>, Arc<Watch>))| {
+            (*wd, watch.mask.load(Ordering::SeqCst), dentry.clone())
+        };
+        Saved {
+            events: events.into_iter().map(|e| (e.wd, e.mask, e.cookie, e.name)).collect(),
+            last: watched.last,
+            watches: watched.by_wd.iter().map(watch).collect(),
+        }
+    }
+
+    /// An instance from its data. EINVAL where they make no sense.
+    pub(crate) fn restored(saved: Saved) -> Result<InotifyFile, Errno> {
+        let made = InotifyFile::new();
+        let sound = |name: &[u8]| name.len().is_multiple_of(HEADER) && name.len() <= 272;
+        if saved.events.len() > MAX_QUEUED + 1
+            || saved.watches.len() > MAX_WATCHES
+            || !saved.events.iter().all(|(.., name)| sound(name))
+        {
+            return Err(Errno::EINVAL);
+        }
+        let event = |(wd, mask, cookie, name)| Event { wd, mask, cookie, name };
+        *made.0.queue.events.lock() = saved.events.into_iter().map(event).collect();
+        let mut added = Vec::new();
+        {
+            let mut watched = made.0.watches.lock();
+            watched.last = saved.last.max(0);
+            for (wd, mask, dentry) in saved.watches {
+                let mask = mask & (IN_ALL_EVENTS | IN_ONESHOT | IN_EXCL_UNLINK);
+                let watch = Arc::new(Watch {
+                    wd,
+                    mask: AtomicU32::new(mask),
+                    queue: made.0.queue.clone(),
+                    instance: Arc::downgrade(&made.0),
+                });
+                if wd <= 0 || watched.by_wd.insert(wd, (dentry.clone(), watch.clone())).is_some() {
+                    return Err(Errno::EINVAL);
+                }
+                added.push((dentry, watch));
+            }
+        }
+        for (dentry, watch) in added {
+            dentry.inode.watches.add(watch);
+        }
+        Ok(made)
+    }
+
+    fn new() -> InotifyFile {
+        let queue = Queue { events: Mutex::new(Level::Leaf, VecDeque::new()), readers: WaitQueue::new() };
+        let watches = Mutex::new(Level::Leaf, Watched::default());
+        InotifyFile(Arc::new(Instance { queue: Arc::new(queue), watches }))
+    }
+}
 
 impl fmt::Debug for InotifyFile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -243,9 +310,7 @@ pub fn sys_inotify_init1(task: &CurrentTask, flags: i32) -> SyscallResult {
     if flags & !(libc::O_NONBLOCK | libc::O_CLOEXEC) != 0 {
         return Err(Errno::EINVAL.into());
     }
-    let queue = Queue { events: Mutex::new(Level::Leaf, VecDeque::new()), readers: WaitQueue::new() };
-    let watches = Mutex::new(Level::Leaf, Watched::default());
-    let ops = InotifyFile(Arc::new(Instance { queue: Arc::new(queue), watches }));
+    let ops = InotifyFile::new();
     let nonblock = OpenFlags::from_bits_retain((flags & libc::O_NONBLOCK) as u32);
     let file = task.kernel().anon.file("inotify", Box::new(ops), nonblock);
     let cloexec = flags & libc::O_CLOEXEC != 0;

@@ -5,6 +5,7 @@
 //! its successor's (EIDRM).
 
 pub mod msg;
+mod saved;
 pub mod sem;
 pub mod shm;
 
@@ -13,6 +14,7 @@ use std::collections::BTreeMap;
 use quicksand_abi::{Errno, UserAddr};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+pub(crate) use self::saved::{SavedIpc, SavedQueue, SavedSegment, SavedSet};
 use crate::sync::{Level, Mutex, MutexGuard};
 use crate::task::credentials::Caps;
 use crate::task::{Credentials, CurrentTask};
@@ -46,13 +48,6 @@ pub(crate) struct Objects {
     pub queues: Table<msg::MsgQueue>,
     /// What the messages of all queues take.
     pub message_bytes: u64,
-}
-
-impl Objects {
-    /// Whether there is no object of any kind.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.segments.is_empty() && self.semaphores.is_empty() && self.queues.is_empty()
-    }
 }
 
 impl Default for IpcNamespace {
@@ -167,9 +162,6 @@ impl<T> Default for Table<T> {
 }
 
 impl<T: Object> Table<T> {
-    pub(crate) fn is_empty(&self) -> bool {
-        self.objects.is_empty()
-    }
     /// The object of an id. EINVAL where there is none, EIDRM where it is another's by now.
     pub(crate) fn get(&mut self, id: i32) -> Result<&mut T, Errno> {
         if id < 0 {

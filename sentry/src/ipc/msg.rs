@@ -13,7 +13,7 @@ use crate::task::CurrentTask;
 use crate::task::credentials::Caps;
 
 /// MSGMAX, MSGMNB, MSGMNI.
-const MAX_SIZE: usize = 8192;
+pub(super) const MAX_SIZE: usize = 8192;
 const MAX_BYTES: u64 = 16384;
 const MAX_QUEUES: usize = 32000;
 
@@ -27,28 +27,28 @@ const MSG_STAT_ANY: i32 = 13;
 
 /// What all messages of a container may take, each with [`OVERHEAD`]: beyond it, ENOMEM.
 const MEMORY: u64 = 256 << 20;
-const OVERHEAD: u64 = 64;
+pub(super) const OVERHEAD: u64 = 64;
 
 #[derive(Debug)]
-struct Message {
-    kind: i64,
-    text: Vec<u8>,
+pub(super) struct Message {
+    pub kind: i64,
+    pub text: Vec<u8>,
 }
 
 /// A queue.
 #[derive(Debug)]
 pub(crate) struct MsgQueue {
-    owner: Owner,
-    messages: VecDeque<Message>,
-    bytes: u64,
-    max_bytes: u64,
-    stime: i64,
-    rtime: i64,
-    ctime: i64,
-    last_sender: i32,
-    last_receiver: i32,
+    pub(super) owner: Owner,
+    pub(super) messages: VecDeque<Message>,
+    pub(super) bytes: u64,
+    pub(super) max_bytes: u64,
+    pub(super) stime: i64,
+    pub(super) rtime: i64,
+    pub(super) ctime: i64,
+    pub(super) last_sender: i32,
+    pub(super) last_receiver: i32,
     /// Notified of messages (`IN`) and of room (`OUT`).
-    changed: Arc<WaitQueue>,
+    pub(super) changed: Arc<WaitQueue>,
 }
 
 impl Object for MsgQueue {

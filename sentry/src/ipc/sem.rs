@@ -18,13 +18,13 @@ use crate::syscalls::{Blocked, OnSignal, Resume, SyscallResult, WakeReason};
 use crate::task::{CurrentTask, Task};
 
 /// SEMMSL, SEMMNS, SEMOPM, SEMMNI, SEMVMX: Linux's defaults.
-const MAX_PER_SET: i32 = 32000;
+pub(super) const MAX_PER_SET: i32 = 32000;
 const MAX_SEMAPHORES: u64 = 1_024_000_000;
 /// What there is memory for: beyond it, ENOMEM.
 const MEMORY_FOR: u64 = 4_000_000;
 const MAX_OPS: usize = 500;
 const MAX_SETS: usize = 32000;
-const MAX_VALUE: i32 = 32767;
+pub(super) const MAX_VALUE: i32 = 32767;
 
 const SEM_UNDO: u32 = 0x1000;
 
@@ -40,15 +40,15 @@ const SEM_INFO: i32 = 19;
 const SEM_STAT_ANY: i32 = 20;
 
 #[derive(Clone, Copy, Debug, Default)]
-struct Semaphore {
-    value: i32,
+pub(super) struct Semaphore {
+    pub value: i32,
     /// Who changed it last.
-    pid: i32,
+    pub pid: i32,
 }
 
 /// What a waiting task waits for.
 #[derive(Clone, Copy, Debug)]
-struct Waits {
+pub(super) struct Waits {
     number: usize,
     for_zero: bool,
 }
@@ -56,15 +56,15 @@ struct Waits {
 /// A set of semaphores.
 #[derive(Debug)]
 pub(crate) struct SemSet {
-    owner: Owner,
-    semaphores: Vec<Semaphore>,
-    otime: i64,
-    ctime: i64,
+    pub(super) owner: Owner,
+    pub(super) semaphores: Vec<Semaphore>,
+    pub(super) otime: i64,
+    pub(super) ctime: i64,
     /// By task id.
-    waiting: HashMap<u64, Waits>,
+    pub(super) waiting: HashMap<u64, Waits>,
     /// By thread group id: what is added to each semaphore when the process ends.
-    undo: HashMap<u64, Vec<i32>>,
-    changed: Arc<WaitQueue>,
+    pub(super) undo: HashMap<u64, Vec<i32>>,
+    pub(super) changed: Arc<WaitQueue>,
 }
 
 impl Object for SemSet {

@@ -41,7 +41,7 @@ const SHM_LOCKED: u32 = 0o2000;
 const SHMMAX: u64 = u64::MAX - (1 << 24);
 
 #[derive(Debug)]
-enum Memory {
+pub(super) enum Memory {
     Kept(Arc<SharedMemory>),
     /// Removed: attachments keep it.
     Removed(Weak<SharedMemory>),
@@ -50,13 +50,13 @@ enum Memory {
 /// A segment.
 #[derive(Debug)]
 pub(crate) struct Segment {
-    owner: Owner,
-    size: u64,
-    memory: Memory,
-    atime: i64,
-    ctime: i64,
-    creator: i32,
-    last: i32,
+    pub(super) owner: Owner,
+    pub(super) size: u64,
+    pub(super) memory: Memory,
+    pub(super) atime: i64,
+    pub(super) ctime: i64,
+    pub(super) creator: i32,
+    pub(super) last: i32,
 }
 
 impl Object for Segment {

@@ -14,7 +14,7 @@ use quicksand_platform::{Backing, Prot};
 
 use super::records as rec;
 use super::restore::RestoreError;
-use super::save::{SaveError, unsupported};
+use super::save::SaveError;
 use super::sink::ImageSink;
 use crate::mm::{Inner, Layout, Limits, Marks, MemoryManager, SharedMemory, VmFlags, Vma, VmaBacking};
 use crate::vfs::OpenFile;
@@ -105,9 +105,6 @@ pub(super) fn describe(mm: &MemoryManager) -> Result<Described, SaveError> {
             VmaBacking::Special { name, offset, .. } => {
                 rec::Backing::Special { name: (*name).to_owned(), offset: *offset }
             }
-            VmaBacking::SharedAnon { memory, .. } if memory.key.is_some() => {
-                return unsupported("there is System V shared memory");
-            }
             VmaBacking::SharedAnon { memory, offset } => {
                 shared.push(memory.clone());
                 rec::Backing::Shared { memory: memory.id, offset: *offset }
@@ -174,7 +171,7 @@ pub(super) fn restore_shared(
     image: &Image,
 ) -> Result<Arc<SharedMemory>, RestoreError> {
     let wrong = || RestoreError::Record(format!("shared memory {id}"));
-    let memory = crate::mm::syscalls::shared_memory(record.size, 0, None).map_err(|_| wrong())?;
+    let memory = crate::mm::syscalls::shared_memory(record.size, libc::MAP_NORESERVE as u32, record.key).map_err(|_| wrong())?;
     for extent in image.extents()?.space(FIRST_SHARED.checked_add(id).ok_or_else(wrong)?) {
         image.read_pages(extent, |page, bytes| {
             let at = page.checked_mul(PAGE_SIZE).filter(|at| *at < record.size).ok_or_else(wrong)?;

@@ -2,6 +2,7 @@
 //!
 //! - [`records`]: what is stored of each kind of object. [`sink`]: where a checkpoint goes.
 //! - [`save`]: from a stopped kernel to records; [`save_files`] for what descriptors lead to; [`memory`] for pages.
+//! - `processes`, `ipc`, `sockets`, `terminals`: objects of one kind, both ways.
 //! - [`restore`]: from an image to a container that runs on. `identity`: what must differ between copies of one image.
 //!
 //! Invariants:
@@ -10,13 +11,17 @@
 //! - An image is hostile: a restore trusts no number in it, and fails with an error that says which record was wrong.
 
 mod identity;
+mod ipc;
 pub mod memory;
+mod processes;
 pub mod records;
 pub mod restore;
 mod restore_files;
 pub mod save;
 mod save_files;
 pub mod sink;
+mod sockets;
+mod terminals;
 mod trees;
 
 pub use restore::{RestoreConfig, RestoreError};

@@ -10,7 +10,7 @@
 use rkyv::{Archive, Deserialize, Serialize};
 
 /// The version of all records together. An image of another version is refused.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Kinds, as an image names its record tables.
 pub mod kind {
@@ -26,6 +26,11 @@ pub mod kind {
     pub const SHARED: &str = "shared";
     pub const UNNAMED: &str = "unnamed";
     pub const TREE: &str = "tree";
+    pub const PTY: &str = "pty";
+    pub const MEMFD: &str = "memfd";
+    pub const SEGMENT: &str = "segment";
+    pub const SEMAPHORES: &str = "semaphores";
+    pub const MESSAGES: &str = "messages";
 }
 
 /// The section that holds the [`Sandbox`].
@@ -46,13 +51,40 @@ pub struct Sandbox {
     pub domain_name: Vec<u8>,
     /// The container's first process.
     pub init: i32,
+    /// Those that have a terminal, or had one.
     pub sessions: Vec<Session>,
+    pub console: Option<Console>,
+    /// The generations of System V segments, sets and queues.
+    pub ipc_generations: [i32; 3],
 }
 
-/// A session with a terminal is not checkpointed; of others there is only this to say.
-#[derive(Archive, Serialize, Deserialize, Clone, Debug)]
+/// A session with a terminal; of others there is nothing to say.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug)]
 pub struct Session {
     pub sid: i32,
+    pub tty: Option<Tty>,
+    /// The process group in the foreground, or 0.
+    pub foreground: i32,
+}
+
+/// A terminal.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug)]
+pub enum Tty {
+    /// A pair of the container's own, by its number.
+    Pty(u64),
+    /// The one that the container was given.
+    Console,
+}
+
+/// The container's terminal, which is handed over anew.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug)]
+pub struct Console {
+    /// A `struct termios`.
+    pub termios: Vec<u8>,
+    /// Its number in the container's devpts.
+    pub index: Option<u32>,
+    pub uid: u32,
+    pub gid: u32,
 }
 
 /// A thread.
@@ -88,7 +120,13 @@ pub struct Task {
     /// A call that a signal interrupted and that is not settled yet: how it restarts.
     pub restart: Option<u8>,
     pub trap: (u64, u64, u64),
+    /// The process whose thread waits in `vfork(2)` for this one.
+    pub vfork_parent: Option<i32>,
+    pub used: Usage,
 }
+
+/// User and system time in nanoseconds, the largest size, faults, waits.
+pub type Usage = [u64; 5];
 
 /// A blocked system call.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug)]
@@ -108,6 +146,10 @@ pub enum Resume {
     SavedMask { mask: u64, deadline: Option<u64> },
     CpuSleep { until_ns: i64 },
     Messages { received: u32, deadline: Option<u64> },
+    /// `vfork(2)`, which waits for this thread.
+    Vfork { tid: i32 },
+    /// An opener of a FIFO, whose partner has come.
+    FifoMet,
 }
 
 #[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug)]
@@ -149,10 +191,62 @@ pub struct Process {
     pub membarrier: u32,
     pub oom_score_adj: (i32, i32),
     pub unkillable: bool,
-    /// ITIMER_REAL: the next expiry on the monotonic clock, and the interval.
-    pub real_timer: Option<(i64, i64)>,
+    pub timers: Timers,
+    pub job: Job,
+    /// What its threads have used that ended, and its children that it waited for.
+    pub ended: Usage,
+    pub children: Usage,
+    /// Its first thread has ended before the others.
+    pub leader: Option<Leader>,
     /// It has ended, and nobody has waited for it.
     pub zombie: Option<Zombie>,
+}
+
+/// When a timer runs out next, on its clock, and its interval.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, Default)]
+pub struct Schedule {
+    pub next_ns: Option<i64>,
+    pub interval_ns: i64,
+}
+
+/// The timers of a process.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, Default)]
+pub struct Timers {
+    /// ITIMER_REAL, ITIMER_VIRTUAL, ITIMER_PROF.
+    pub interval: [Schedule; 3],
+    pub posix: Vec<PosixTimer>,
+    pub next_id: i32,
+}
+
+/// A timer of `timer_create(2)`.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug)]
+pub struct PosixTimer {
+    pub id: i32,
+    pub clock: i32,
+    /// Signal, value, thread.
+    pub notify: Option<(i32, u64, Option<i32>)>,
+    pub schedule: Schedule,
+    pub overrun: u64,
+    pub last_overrun: i32,
+}
+
+/// Job control of a process.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, Default)]
+pub struct Job {
+    /// The signal that stops it.
+    pub signal: Option<i32>,
+    /// All of its threads have stopped.
+    pub complete: bool,
+    /// What `wait4(2)` has not reported, and what the parent has not been told: stopped by a signal, or (0) gone on.
+    pub event: Option<i32>,
+    pub notify_parent: Option<i32>,
+}
+
+/// A first thread that has ended.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug)]
+pub struct Leader {
+    pub creds: Creds,
+    pub name: Vec<u8>,
 }
 
 /// What a parent that waits learns.
@@ -248,7 +342,22 @@ pub struct File {
     pub flock: Option<(bool, i32)>,
     /// Locks of the open file: first and last byte, whether they are exclusive.
     pub locks: Vec<(u64, u64, bool)>,
+    pub signals: Option<FileSignals>,
     pub body: FileBody,
+}
+
+/// O_ASYNC, F_SETOWN, F_SETSIG.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug)]
+pub struct FileSignals {
+    pub pid: i32,
+    pub thread: bool,
+    pub signal: i32,
+    /// Whose rights count.
+    pub setter: Option<Creds>,
+    /// O_ASYNC, by this descriptor.
+    pub on: Option<i32>,
+    pub urgent: bool,
+    pub full: bool,
 }
 
 #[derive(Archive, Serialize, Deserialize, Clone, Debug)]
@@ -263,9 +372,50 @@ pub enum FileBody {
         inode: u64,
         deny_write: bool,
     },
-    /// Standard input, output or error, handed over anew.
+    /// Standard input, output or error, handed over anew; `console`: all three in one, a terminal.
     Stdio {
         number: u8,
+        console: bool,
+    },
+    /// The container's terminal, opened by its path.
+    Console {
+        path: Vec<u8>,
+    },
+    /// An end of a pair of terminals, and its path where it was opened by one.
+    Terminal {
+        pty: u64,
+        master: bool,
+        path: Option<Vec<u8>>,
+    },
+    /// A FIFO, and its path where it still has one.
+    Fifo {
+        pipe: u64,
+        path: Option<Vec<u8>>,
+        read: bool,
+        write: bool,
+        /// It waits for its first writer, and shows no hangup.
+        no_hup: bool,
+    },
+    /// `memfd_create(2)`; whether it counts as a writer.
+    Memfd {
+        memfd: u64,
+        writer: bool,
+        deny_write: bool,
+    },
+    Inotify {
+        /// Watch descriptor, mask, cookie, name.
+        events: Vec<(i32, u32, u32, Vec<u8>)>,
+        last: i32,
+        /// Watch descriptor, mask, path.
+        watches: Vec<(i32, u32, Vec<u8>)>,
+    },
+    /// A pidfd; 0 where the process has been reaped.
+    PidFd {
+        pid: i32,
+    },
+    Netlink {
+        socket: Netlink,
+        timeouts: [Option<u64>; 2],
     },
     Pipe {
         pipe: u64,
@@ -322,8 +472,37 @@ pub struct Inet {
     pub options: Vec<(i32, i32, Vec<u8>)>,
 }
 
-/// A message that waits in a Unix socket: bytes, whether a record ends, the sender's pid, uid and gid.
-pub type Message = (Vec<u8>, bool, Option<(i32, u32, u32)>);
+/// A netlink socket.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug)]
+pub struct Netlink {
+    pub kind: i32,
+    pub port: u32,
+    pub groups: u32,
+    pub incoming: Vec<Vec<u8>>,
+    pub pass_credentials: bool,
+    pub overrun: bool,
+    pub switches: u32,
+    pub buffers: [Option<i32>; 2],
+}
+
+/// A message that waits in a Unix socket.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug)]
+pub struct Message {
+    pub bytes: Vec<u8>,
+    /// A record ends here.
+    pub eor: bool,
+    /// The sender's pid, uid and gid.
+    pub credentials: Option<(i32, u32, u32)>,
+    /// The sender's name, as an address.
+    pub from: Option<Vec<u8>>,
+    /// The socket that it is charged to.
+    pub sender: Option<u64>,
+    /// Open files under way.
+    pub rights: Vec<u64>,
+}
+
+/// Pid, uid, gid, and groups of who opened a socket.
+pub type PeerCredentials = (i32, u32, u32, Vec<u32>);
 
 /// A Unix socket.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug)]
@@ -334,15 +513,21 @@ pub struct Unix {
     /// Where the node is that it is bound to; the name alone stands for abstract ones.
     pub node: Option<Vec<u8>>,
     pub bound: bool,
-    pub listening: Option<u64>,
+    /// The backlog, and who listens.
+    pub listening: Option<(u64, PeerCredentials)>,
+    /// Sockets of connections that nobody has accepted.
+    pub pending: Vec<u64>,
     pub peer: Option<u64>,
     /// It had a peer, which has closed.
     pub orphan: bool,
     pub shut_read: bool,
     pub shut_write: bool,
-    pub pass_credentials: bool,
-    /// Pid, uid, gid, and groups of the peer.
-    pub peer_credentials: Option<(i32, u32, u32, Vec<u32>)>,
+    /// An error that nobody has seen.
+    pub error: Option<i32>,
+    /// In the order of `net::unix::Options`.
+    pub options: [i64; 14],
+    pub send_buffer: u64,
+    pub peer_credentials: Option<PeerCredentials>,
     pub messages: Vec<Message>,
 }
 
@@ -350,9 +535,93 @@ pub struct Unix {
 #[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug)]
 pub struct Shared {
     pub size: u64,
+    /// Of a System V segment: the key that it was made with.
+    pub key: Option<i32>,
 }
 
-/// A nameless pipe.
+/// A pair of terminals.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug)]
+pub struct Pty {
+    /// Where the devpts is mounted that its slave is in, and its number there.
+    pub mount: Vec<u8>,
+    pub index: u32,
+    /// A `struct termios` and a `struct winsize`.
+    pub termios: Vec<u8>,
+    pub winsize: [u16; 4],
+    /// Lines that are complete, the one that is edited, and input that is no line.
+    pub lines: Vec<Vec<u8>>,
+    pub edit: Vec<u8>,
+    pub raw: Vec<u8>,
+    pub literal: bool,
+    pub output: Vec<u8>,
+    pub column: u64,
+    pub stopped: bool,
+    pub locked: bool,
+    pub hung_up: bool,
+    pub other_closed: bool,
+    pub exclusive: bool,
+    pub packet: bool,
+    pub packet_status: u8,
+    /// Permissions, user and group of the slave.
+    pub owner: (u32, u32, u32),
+}
+
+/// A file of `memfd_create(2)`.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug)]
+pub struct Memfd {
+    /// Its name as `/proc` shows it.
+    pub name: Vec<u8>,
+    pub seals: u32,
+    pub node: TreeNode,
+}
+
+/// Who made and who owns a System V object.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug)]
+pub struct IpcOwner {
+    pub key: i32,
+    /// Of the owner and of the maker.
+    pub uids: [u32; 2],
+    pub gids: [u32; 2],
+    pub mode: u32,
+}
+
+/// A System V segment.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug)]
+pub struct Segment {
+    pub owner: IpcOwner,
+    pub size: u64,
+    /// The memory that it is, by its number.
+    pub memory: u64,
+    pub removed: bool,
+    pub atime: i64,
+    pub ctime: i64,
+    pub creator: i32,
+    pub last: i32,
+}
+
+/// A System V set of semaphores.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug)]
+pub struct Semaphores {
+    pub owner: IpcOwner,
+    /// Value, and who changed it last.
+    pub values: Vec<(i32, i32)>,
+    pub otime: i64,
+    pub ctime: i64,
+    /// By process: what is added when it ends.
+    pub undo: Vec<(i32, Vec<i32>)>,
+}
+
+/// A System V queue.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug)]
+pub struct Messages {
+    pub owner: IpcOwner,
+    pub messages: Vec<(i64, Vec<u8>)>,
+    pub max_bytes: u64,
+    pub times: [i64; 3],
+    pub last: [i32; 2],
+}
+
+/// A pipe.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug)]
 pub struct Pipe {
     pub slots: u32,

@@ -16,13 +16,14 @@ use quicksand_platform::{PlatformError, Registers};
 use zerocopy::FromBytes;
 
 use super::records::{self as rec, kind};
-use super::restore_files::Files;
+use super::restore_files::{Files, Given};
 use crate::boot::Started;
 use crate::kernel::Container;
 use crate::mm::{MemoryManager, SharedMemory};
 use crate::signal::{Actions, Queue, SignalSet};
 use crate::syscalls::{OnSignal, Resume};
 use crate::task::credentials::Caps;
+use crate::task::cputime::Usage;
 use crate::task::pid::{PID_MAX, Parentage};
 use crate::task::run::TrapInfo;
 use crate::task::{
@@ -67,6 +68,8 @@ pub struct RestoreConfig {
     pub image: Arc<Image>,
     /// Takes the place of what the checkpointed container had.
     pub stdio: [OwnedFd; 3],
+    /// The standard streams are one terminal, which is to be the container's.
+    pub terminal: bool,
 }
 
 fn damaged<T>(what: impl Into<String>) -> Result<T, RestoreError> {
@@ -78,6 +81,21 @@ struct Made {
     current: CurrentTask,
     call: Option<RestartBlock>,
     record: rec::Task,
+}
+
+/// A session's number, terminal, and foreground process group.
+type SessionTty = (i32, Option<u64>, i32);
+
+/// `open`, `creat`, `openat`, `openat2`.
+const OPENS: [u64; 4] = [2, 85, 257, 437];
+
+impl Made {
+    /// Lets an opener of a FIFO be seen by others before any of them runs: one that does not wait for a partner must find it.
+    fn begin_waiting(&mut self) {
+        let opens = |call: &&mut RestartBlock| OPENS.contains(&call.number);
+        let Some(call) = self.call.as_mut().filter(opens) else { return };
+        self.call = self.current.begin_call(call.clone());
+    }
 }
 
 impl Container {
@@ -92,20 +110,21 @@ impl Container {
         }
         let groups = self.groups(image)?;
         let mut made = self.tasks(image, &groups)?;
-        let result = self
-            .furnish(image, config.stdio, &mut made)
-            .and_then(|()| self.enter(image, &groups, &made, sandbox.last_pid));
+        let (stdio, terminal) = (config.stdio, config.terminal);
+        let given = Given { stdio, terminal, console: sandbox.console.as_ref() };
+        let sessions = self.furnish(image, given, &sandbox, &groups, &made)?;
         // Until here nobody can see them.
-        result?;
+        self.enter(image, &groups, &made, sandbox.last_pid, &sessions)?;
         let init = self.pids.group(sandbox.init).ok_or_else(|| {
             RestoreError::Record(format!("the first process, {}, is not there", sandbox.init))
         })?;
         for group in groups.values().filter(|group| !group.is_dead()) {
             let record: rec::Process = image.records(kind::PROCESS)?.read(group.pid() as u64)?;
-            if let Some((next_ns, interval_ns)) = record.real_timer {
-                group.restore_real_timer(&self.kernel, next_ns, interval_ns.max(0));
-            }
+            super::processes::restore_timers(&self.kernel, group, &record.timers)?;
             crate::task::cpu_limit::arm(&self.kernel, group);
+        }
+        for one in &mut made {
+            one.begin_waiting();
         }
         for Made { current, call, .. } in made {
             let task = current.task().clone();
@@ -115,7 +134,7 @@ impl Container {
                 return Err(RestoreError::Thread(errno));
             }
         }
-        Ok(Started { group: init, terminal: None })
+        Ok(Started { group: init, terminal: self.console().filter(|_| terminal) })
     }
 
     fn check(&self, sandbox: &rec::Sandbox) -> Result<(), RestoreError> {
@@ -169,6 +188,9 @@ impl Container {
                 state.membarrier = record.membarrier;
                 state.oom_score_adj = record.oom_score_adj;
                 state.unkillable = record.unkillable;
+                state.ended = Usage::from_numbers(record.ended);
+                state.children = Usage::from_numbers(record.children);
+                super::processes::restore_job(&mut state, &record.job);
                 if let Some(zombie) = &record.zombie {
                     state.dead = true;
                     state.exit_status = Some(match zombie.signal {
@@ -232,6 +254,7 @@ impl Container {
             let kernel = self.kernel.clone();
             let task = Task::new(kernel.next_id(), tid, kernel, self.clone(), group.clone(), state);
             task.signals.set_blocked(SignalSet(record.blocked));
+            task.cpu.go_on_from(&Usage::from_numbers(record.used));
             *task.signals.pending.lock() = queue(&record.pending)?;
             let current = CurrentTask::new(task, regs, context, mm, files);
             let (sp, flags, size) = record.altstack;
@@ -245,21 +268,45 @@ impl Container {
             current.set_work(crate::task::Work::SIGNAL);
             made.push(Made { call: record.call.as_ref().map(call), current, record });
         }
+        let ids: HashMap<i32, u64> = made.iter().map(|one| (one.record.tid, one.current.id)).collect();
+        for one in &mut made {
+            let parent = one.record.vfork_parent.map(|pid| groups.get(&pid).cloned());
+            if let Some(parent) = parent {
+                let wrong = || RestoreError::Record(format!("thread {}: its parent", one.record.tid));
+                one.current.state.lock().vfork_parent = Some(parent.ok_or_else(wrong)?);
+            }
+            if let Some(RestartBlock { resume: Resume::Vfork { task, tid }, .. }) = &mut one.call {
+                // One that is not there has ended: nobody is waited for.
+                *task = ids.get(tid).copied().unwrap_or(0);
+            }
+        }
         if made.is_empty() { damaged("it holds no thread") } else { Ok(made) }
     }
 
-    /// Gives the threads their memory, files and directories.
+    /// Gives the threads their memory, files and directories. Returns the sessions with their terminals.
     fn furnish(
         self: &Arc<Self>,
         image: &Image,
-        stdio: [OwnedFd; 3],
-        made: &mut [Made],
-    ) -> Result<(), RestoreError> {
+        given: Given<'_>,
+        sandbox: &rec::Sandbox,
+        groups: &BTreeMap<i32, Arc<ThreadGroup>>,
+        made: &[Made],
+    ) -> Result<Vec<SessionTty>, RestoreError> {
         let Some(first) = made.first() else { return damaged("it holds no thread") };
         let vdso = self.kernel.clocks.keeper.vdso_memory();
-        let mut files = Files::new(self, image, stdio, &first.current)?;
+        let mut files = Files::new(self, image, given, &first.current, groups)?;
         let mut spaces: HashMap<u64, Arc<MemoryManager>> = HashMap::new();
         let mut shared: HashMap<u64, (Arc<SharedMemory>, u64)> = HashMap::new();
+        let shared_of = &mut |id| match shared.get(&id) {
+            Some(known) => Ok(known.clone()),
+            None => {
+                let stored: rec::Shared = image.records(kind::SHARED)?.read(id)?;
+                let memory = super::memory::restore_shared(id, &stored, image)?;
+                shared.insert(id, (memory.clone(), stored.size));
+                Ok((memory, stored.size))
+            }
+        };
+        super::ipc::restore(self, image, groups, sandbox.ipc_generations, shared_of)?;
         let mut tables: HashMap<u64, Arc<FdTable>> = HashMap::new();
         let mut views: HashMap<u64, Arc<FsInfo>> = HashMap::new();
         for one in made.iter() {
@@ -270,15 +317,6 @@ impl Container {
                     let mm = MemoryManager::new(self.kernel.platform.address_space()?);
                     let space: rec::Mm = image.records(kind::MM)?.read(record.mm)?;
                     let file_of = &mut |id| files.get(id);
-                    let shared_of = &mut |id| match shared.get(&id) {
-                        Some(known) => Ok(known.clone()),
-                        None => {
-                            let stored: rec::Shared = image.records(kind::SHARED)?.read(id)?;
-                            let memory = super::memory::restore_shared(id, &stored, image)?;
-                            shared.insert(id, (memory.clone(), stored.size));
-                            Ok((memory, stored.size))
-                        }
-                    };
                     super::memory::restore(&mm, record.mm, &space, image, vdso.as_ref(), file_of, shared_of)?;
                     super::identity::renew_memory(&self.kernel, &mm);
                     spaces.insert(record.mm, mm.clone());
@@ -296,7 +334,7 @@ impl Container {
                     }
                     for (fd, file, flags) in stored.open {
                         let flags = FdFlags::from_bits_truncate(flags);
-                        let file = files.get(file)?;
+                        let file = files.get_as(fd, file)?;
                         let placed = table.install_at(crate::syscalls::Fd(fd), file, flags, u64::MAX);
                         if placed.is_err() {
                             return damaged(format!("descriptor {fd}"));
@@ -320,16 +358,20 @@ impl Container {
             let old = one.current.state.lock().fs.replace(fs);
             drop(old);
         }
-        Ok(())
+        files.seal();
+        files.sessions(&sandbox.sessions)
     }
 
     /// What stands for the first thread of a process that has ended.
-    fn ended_leader(self: &Arc<Self>, group: &Arc<ThreadGroup>) -> Arc<Task> {
-        let creds = group.credentials().unwrap_or_else(|| Arc::new(creds(&rec::Creds::default())));
+    fn ended_leader(self: &Arc<Self>, group: &Arc<ThreadGroup>, leader: Option<&rec::Leader>) -> Arc<Task> {
+        let creds = match leader {
+            Some(leader) => Arc::new(creds(&leader.creds)),
+            None => group.credentials().unwrap_or_else(|| Arc::new(creds(&rec::Creds::default()))),
+        };
         let files = Arc::new(FdTable::default());
         let mut state = TaskState::new(MemoryManager::nowhere(), files, self.initial_fs(), creds);
         (state.mm, state.files, state.fs) = (None, None, None);
-        state.name = group.name();
+        state.name = leader.map_or_else(|| group.name(), |l| l.name.iter().copied().take(15).collect());
         let kernel = self.kernel.clone();
         Task::new(kernel.next_id(), group.pid(), kernel, self.clone(), group.clone(), state)
     }
@@ -354,20 +396,28 @@ impl Container {
         groups: &BTreeMap<i32, Arc<ThreadGroup>>,
         made: &[Made],
         last_pid: i32,
+        sessions: &[SessionTty],
     ) -> Result<(), RestoreError> {
-        let alive = groups.values().filter(|group| !group.is_dead()).count();
-        let leaders: HashMap<i32, u64> = made
-            .iter()
-            .filter(|m| m.record.tid == m.record.pid)
-            .map(|m| (m.record.pid, m.current.id))
-            .collect();
-        let of_zombies = made.iter().any(|m| m.current.group().is_dead());
-        if leaders.len() != alive || of_zombies {
-            return damaged("a process has lost its first thread");
-        }
         let mut left: Vec<rec::Process> = Vec::new();
         for pid in groups.keys() {
             left.push(image.records(kind::PROCESS)?.read(*pid as u64)?);
+        }
+        // Whose children a process's are: its first thread's, or, where that has ended, any other's.
+        let mut leaders: HashMap<i32, u64> = HashMap::new();
+        for one in made {
+            let first = one.record.tid == one.record.pid;
+            if first || !leaders.contains_key(&one.record.pid) {
+                leaders.insert(one.record.pid, one.current.id);
+            }
+        }
+        let of_zombies = made.iter().any(|m| m.current.group().is_dead());
+        for process in &left {
+            let first = made.iter().any(|m| m.record.tid == process.pid);
+            let there = process.zombie.is_some() || first != process.leader.is_some();
+            let lives = leaders.contains_key(&process.pid) != process.zombie.is_some();
+            if !there || !lives || of_zombies {
+                return damaged(format!("process {}: its first thread", process.pid));
+            }
         }
         for one in made {
             let mut state = one.current.group().state.lock();
@@ -392,10 +442,12 @@ impl Container {
                     sid: process.sid,
                 };
                 tables.insert_process(group, place);
-                let ended = group.is_dead().then(|| self.ended_leader(group));
+                let gone = group.is_dead() || process.leader.is_some();
+                let ended = gone.then(|| self.ended_leader(group, process.leader.as_ref()));
                 if let Some(proc) = tables.procs.get_mut(&process.pid) {
                     proc.subreaper = process.subreaper;
-                    proc.zombie_uid = ended.as_ref().map_or(0, |task| task.creds().ruid);
+                    let zombie = ended.as_ref().filter(|_| group.is_dead());
+                    proc.zombie_uid = zombie.map_or(0, |task| task.creds().ruid);
                     proc.ended_leader = ended;
                 }
                 if group.is_dead() {
@@ -411,6 +463,11 @@ impl Container {
             tables.tasks.insert(one.record.tid, one.current.task().clone());
             tables.count_user(one.current.creds().ruid);
         }
+        for (sid, tty, foreground) in sessions {
+            let session = tables.sessions.get_mut(sid);
+            let session = session.ok_or_else(|| RestoreError::Record(format!("session {sid}")))?;
+            (session.tty, session.foreground) = (*tty, *foreground);
+        }
         tables.go_on_from(last_pid);
         Ok(())
     }
@@ -425,7 +482,7 @@ pub(super) fn put_back(file: &OpenFile, lock: Record) -> Result<(), RestoreError
     Ok(())
 }
 
-fn ids(image: &Image, kind: &str) -> Result<Vec<u64>, RestoreError> {
+pub(super) fn ids(image: &Image, kind: &str) -> Result<Vec<u64>, RestoreError> {
     if !image.kinds().any(|k| k == kind) {
         return Ok(Vec::new());
     }
@@ -458,7 +515,7 @@ fn actions(record: &rec::Actions) -> Result<Arc<Actions>, RestoreError> {
     Ok(Arc::new(actions))
 }
 
-fn creds(record: &rec::Creds) -> Credentials {
+pub(super) fn creds(record: &rec::Creds) -> Credentials {
     let [ruid, euid, suid, fsuid] = record.uids;
     let [rgid, egid, sgid, fsgid] = record.gids;
     let [permitted, effective, inheritable, bounding, ambient] = record.caps.map(Caps::from_bits_truncate);
@@ -558,6 +615,9 @@ fn call(record: &rec::Call) -> RestartBlock {
         rec::Resume::Deadline(deadline) => Resume::Deadline(at(deadline)),
         rec::Resume::SavedMask { mask, deadline } => Resume::SavedMask { mask, deadline: at(deadline) },
         rec::Resume::CpuSleep { until_ns } => Resume::CpuSleep { until_ns },
+        // Which task that is, is filled in when all are there.
+        rec::Resume::Vfork { tid } => Resume::Vfork { task: 0, tid },
+        rec::Resume::FifoMet => Resume::FifoMet,
         rec::Resume::Messages { received, deadline } => Resume::Messages { received, deadline: at(deadline) },
     };
     RestartBlock { number: record.number, args: record.args, resume }

@@ -12,6 +12,7 @@ use super::records::{self as rec, kind};
 use super::sink::ImageSink;
 use crate::kernel::Container;
 use crate::mm::{MemoryManager, SharedMemory};
+use crate::net::unix::UnixSocket;
 use crate::signal::{Actions, Queue};
 use crate::syscalls::{OnSignal, Resume};
 use crate::task::group::GroupState;
@@ -65,6 +66,10 @@ pub(super) struct Saver<'a> {
     pub(super) unnamed: BTreeMap<u64, Arc<OpenFile>>,
     /// Memory that address spaces share.
     pub(super) shared: BTreeMap<u64, Arc<SharedMemory>>,
+    /// Files of `memfd_create(2)`, by inode.
+    pub(super) memfds: BTreeMap<u64, Arc<OpenFile>>,
+    /// Unix sockets whose records are to be made, and what leads there.
+    pub(super) sockets: Vec<(Arc<UnixSocket>, String)>,
 }
 
 impl Container {
@@ -83,13 +88,18 @@ impl Container {
             spaces: BTreeMap::new(),
             unnamed: BTreeMap::new(),
             shared: BTreeMap::new(),
+            memfds: BTreeMap::new(),
+            sockets: Vec::new(),
         };
         saver.refuse_namespaces()?;
         saver.processes()?;
+        let sessions = saver.sessions()?;
+        saver.sockets()?;
+        let ipc_generations = saver.ipc()?;
         // Pages go in the order of their spaces: memory first, then files.
         saver.pages()?;
         saver.trees()?;
-        saver.sandbox()?;
+        saver.sandbox(sessions, ipc_generations)?;
         Ok(saver.saved)
     }
 }
@@ -115,7 +125,11 @@ impl Saver<'_> {
         self.seen.insert((kind, id))
     }
 
-    fn sandbox(&mut self) -> Result<(), SaveError> {
+    fn sandbox(
+        &mut self,
+        sessions: Vec<rec::Session>,
+        ipc_generations: [i32; 3],
+    ) -> Result<(), SaveError> {
         let kernel = &self.container.kernel;
         let platform = &kernel.platform;
         let (host_name, domain_name) = self.container.names();
@@ -129,7 +143,9 @@ impl Saver<'_> {
             host_name,
             domain_name,
             init: 1,
-            sessions: Vec::new(),
+            sessions,
+            console: self.console(),
+            ipc_generations,
         };
         let bytes = rkyv::to_bytes::<rancor::Error>(&record)?;
         Ok(self.sink.value(rec::SANDBOX, &bytes)?)
@@ -140,20 +156,7 @@ impl Saver<'_> {
         if self.container.kernel.containers().len() > 1 {
             return unsupported("the sandbox holds another container");
         }
-        if !self.container.ipc.lock().is_empty() {
-            return unsupported("there are System V IPC objects");
-        }
         let tables = self.container.pids.lock();
-        for (sid, session) in &tables.sessions {
-            if session.tty.is_some() {
-                return unsupported(format!("session {sid} has a controlling terminal"));
-            }
-        }
-        for (pid, process) in &tables.procs {
-            if process.ended_leader.is_some() && !process.group.is_dead() {
-                return unsupported(format!("the first thread of process {pid} has ended before the others"));
-            }
-        }
         if tables.procs.is_empty() || tables.dying { Err(SaveError::Ended) } else { Ok(()) }
     }
 
@@ -170,24 +173,20 @@ impl Saver<'_> {
 
     fn process(&mut self, group: &Arc<ThreadGroup>) -> Result<(), SaveError> {
         let pid = group.pid();
-        let real_timer = group.timers.real();
-        if group.timers.others_are_set() {
-            return unsupported(format!(
-                "process {pid} has timers (timer_create, ITIMER_VIRTUAL, ITIMER_PROF)"
-            ));
-        }
-        let place = {
+        let timers = super::processes::timers(&group.timers.saved());
+        let (place, leader) = {
             let tables = self.container.pids.lock();
             let proc = tables.procs.get(&pid).ok_or(SaveError::Ended)?;
-            (proc.parent, proc.pgid, proc.sid, proc.subreaper)
+            ((proc.parent, proc.pgid, proc.sid, proc.subreaper), proc.ended_leader.clone())
         };
+        let leader = leader.map(|task| {
+            let state = task.state.lock();
+            rec::Leader { creds: creds(&state.creds), name: state.name.clone() }
+        });
         let state = group.state.lock();
         let zombie = state.dead.then(|| zombie(&state)).flatten();
         if zombie.is_none() && (state.exit_status.is_some() || state.exec.is_some()) {
             return unsupported(format!("process {pid} is ending, or in execve(2)"));
-        }
-        if state.stop.signal.is_some() {
-            return unsupported(format!("process {pid} is stopped by job control"));
         }
         let actions = state.actions.clone();
         let actions_id = Arc::as_ptr(&actions).addr() as u64;
@@ -206,7 +205,11 @@ impl Saver<'_> {
             membarrier: state.membarrier,
             oom_score_adj: state.oom_score_adj,
             unkillable: state.unkillable,
-            real_timer: real_timer.filter(|_| zombie.is_none()),
+            timers: if zombie.is_none() { timers } else { rec::Timers::default() },
+            job: super::processes::job(&state),
+            ended: state.ended.to_numbers(),
+            children: state.children.to_numbers(),
+            leader: leader.filter(|_| zombie.is_none()),
             zombie,
         };
         drop(state);
@@ -232,6 +235,7 @@ impl Saver<'_> {
         };
         let fs_id = Arc::as_ptr(&fs).addr() as u64;
         let pending = queue(&task.signals.pending.lock());
+        let used = task.usage().to_numbers();
         let record = {
             let state = task.state.lock();
             let guard = task.parked.lock();
@@ -242,11 +246,6 @@ impl Saver<'_> {
                 return unsupported(format!("thread {tid} {refusal}"));
             }
             let extended_state = parked.extended_state.clone().map_err(SaveError::Memory)?;
-            if state.vfork_parent.is_some() {
-                return unsupported(format!(
-                    "thread {tid} was made by vfork(2) and runs in its parent's memory"
-                ));
-            }
             let sched = &state.sched;
             rec::Task {
                 tid,
@@ -280,6 +279,8 @@ impl Saver<'_> {
                 restart_block: parked.restart_block.as_ref().map(call).transpose()?,
                 restart: parked.restart.map(restart_code).transpose()?,
                 trap: (parked.trap.number, parked.trap.error_code, parked.trap.cr2),
+                vfork_parent: state.vfork_parent.as_ref().map(|parent| parent.pid()),
+                used,
             }
         };
         self.add(kind::TASK, tid as u64, &record)?;
@@ -354,7 +355,7 @@ impl Saver<'_> {
         }
         for memory in std::mem::take(&mut self.shared).into_values() {
             let size = super::memory::save_shared(&memory, self.sink, &mut self.saved.pages)?;
-            self.add(kind::SHARED, memory.id, &rec::Shared { size })?;
+            self.add(kind::SHARED, memory.id, &rec::Shared { size, key: memory.key })?;
         }
         Ok(())
     }
@@ -378,7 +379,7 @@ fn queue(queue: &Queue) -> Vec<Vec<u8>> {
     queue.iter().map(|info| info.as_bytes().to_vec()).collect()
 }
 
-fn creds(creds: &Credentials) -> rec::Creds {
+pub(super) fn creds(creds: &Credentials) -> rec::Creds {
     rec::Creds {
         uids: [creds.ruid, creds.euid, creds.suid, creds.fsuid],
         gids: [creds.rgid, creds.egid, creds.sgid, creds.fsgid],
@@ -420,7 +421,9 @@ fn call(call: &RestartBlock) -> Result<rec::Call, SaveError> {
         Resume::Messages { received, deadline } => {
             rec::Resume::Messages { received: *received, deadline: at(*deadline) }
         }
-        Resume::Futex { .. } | Resume::Vfork { .. } | Resume::Exec | Resume::FifoOpen { .. } => {
+        Resume::Vfork { tid, .. } => rec::Resume::Vfork { tid: *tid },
+        Resume::FifoMet => rec::Resume::FifoMet,
+        Resume::Futex { .. } | Resume::Exec | Resume::FifoOpen { .. } => {
             return unsupported(format!("system call {} has gone half its way", call.number));
         }
     };

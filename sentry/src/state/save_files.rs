@@ -3,18 +3,20 @@
 use std::sync::Arc;
 
 use super::records::{self as rec, FileBody, kind};
-use super::save::Saver;
-use super::save::{SaveError, unsupported};
+use super::save::{SaveError, Saver, creds, unsupported};
 use crate::fs::epoll::Epoll;
 use crate::fs::eventfd::EventFd;
+use crate::fs::inotify::InotifyFile;
 use crate::fs::pipe::PipeFile;
 use crate::fs::signalfd::SignalFd;
 use crate::fs::timerfd::TimerFd;
-use crate::net::host::HostSocket;
+use crate::fs::tmpfs::memfd;
 use crate::net::socket::SocketFile;
-use crate::net::unix::UnixSocket;
 use crate::vfs::locks::LockOwner;
-use crate::vfs::{FileKind, OpenFile, OpenFlags};
+use crate::vfs::{FileKind, OpenFile, OpenFlags, Path};
+
+/// Pipes that are FIFOs are numbered from here: nameless ones have lower numbers.
+const FIRST_FIFO: u64 = 1 << 62;
 
 /// Major numbers of character devices that are memory (`/dev/null` and its like): they have no state.
 const MEM_MAJOR: u32 = 1;
@@ -25,25 +27,31 @@ impl Saver<'_> {
         if !self.meets(kind::FILE, file.id) {
             return Ok(());
         }
-        if file.has_signal_owner() {
-            return unsupported(format!("{what} sends signals (O_ASYNC, F_SETOWN)"));
-        }
         let (flocks, records) = file.inode.locks.get().map(|locks| locks.held()).unwrap_or_default();
         let flock = flocks.iter().find(|lock| lock.file == file.id).map(|lock| (lock.exclusive, lock.pid));
         let own = records.iter().filter(|lock| lock.owner == LockOwner::File(file.id));
         let locks = own.map(|lock| (lock.start, lock.end, lock.exclusive)).collect();
         let body = self.file_body(file, what)?;
         let offset = *file.offset.lock();
-        let record = rec::File { flags: file.flags().bits(), offset, flock, locks, body };
+        let signals = file.saved_signals().map(|saved| rec::FileSignals {
+            pid: saved.pid,
+            thread: saved.thread,
+            signal: saved.signal,
+            setter: saved.setter.as_deref().map(creds),
+            on: saved.on,
+            urgent: saved.urgent,
+            full: saved.full,
+        });
+        let record = rec::File { flags: file.flags().bits(), offset, flock, locks, signals, body };
         self.add(kind::FILE, file.id, &record)
     }
 
     fn file_body(&mut self, file: &Arc<OpenFile>, what: &str) -> Result<FileBody, SaveError> {
         if let Some(number) = self.stdio_number(file) {
-            return Ok(FileBody::Stdio { number });
+            return Ok(FileBody::Stdio { number, console: self.container.console().is_some() });
         }
         if let Some(end) = file.ops_as::<PipeFile>() {
-            return self.pipe(file, end, what);
+            return self.pipe(file, end);
         }
         if let Some(event) = file.ops_as::<EventFd>() {
             let (count, semaphore) = event.state();
@@ -73,6 +81,17 @@ impl Saver<'_> {
         if let Some(socket) = file.ops_as::<SocketFile>() {
             return self.socket(socket, what);
         }
+        if let Some(watches) = file.ops_as::<InotifyFile>() {
+            return self.inotify(watches, what);
+        }
+        if let Some(group) = file.pidfd_group() {
+            let pid = group.pid();
+            let same = self.container.pids.group(pid).is_some_and(|there| Arc::ptr_eq(&there, &group));
+            return Ok(FileBody::PidFd { pid: if same { pid } else { 0 } });
+        }
+        if let Some(body) = self.terminal(file, what)? {
+            return Ok(body);
+        }
         let device = |wanted| matches!(file.inode.attr(), Ok(attr) if attr.rdev.major == wanted);
         match file.inode.kind {
             FileKind::Regular | FileKind::Directory => {}
@@ -86,7 +105,11 @@ impl Saver<'_> {
         }
         let root = self.container.initial_fs().root();
         let deny_write = file.denies_write();
-        // Of a memfd, not even the mount can be reached.
+        if memfd::seals_of(&file.inode).is_some() {
+            let writer = file.counts_as_writer();
+            self.memfds.entry(file.inode.id).or_insert_with(|| file.clone());
+            return Ok(FileBody::Memfd { memfd: file.inode.id, writer, deny_write });
+        }
         if file.inode.kind == FileKind::Regular
             && file.path.text(&root).deleted
             && file.path.mount.root.inode.is_dir()
@@ -98,88 +121,41 @@ impl Saver<'_> {
         Ok(FileBody::Path { path, deny_write })
     }
 
-    fn socket(&mut self, file: &SocketFile, what: &str) -> Result<FileBody, SaveError> {
-        let nanos = |write| file.timeout_of(write).and_then(|t| u64::try_from(t.as_nanos()).ok());
-        let timeouts = [nanos(false), nanos(true)];
-        let ops: &dyn std::any::Any = &*file.ops;
-        if let Some(socket) = ops.downcast_ref::<UnixSocket>() {
-            self.unix(socket, what)?;
-            return Ok(FileBody::Unix { socket: socket.number(), timeouts });
-        }
-        if let Some(dead) = ops.downcast_ref::<crate::net::host::DeadSocket>() {
-            let socket = rec::Inet {
-                family: crate::net::socket::SocketOps::family(dead),
-                kind: libc::SOCK_STREAM,
-                protocol: libc::IPPROTO_TCP,
-                local: crate::net::socket::SocketOps::local_address(dead).ok(),
-                listening: None,
-                remote: None,
-                reset: true,
-                options: Vec::new(),
+    fn inotify(&mut self, file: &InotifyFile, what: &str) -> Result<FileBody, SaveError> {
+        let saved = file.saved();
+        let root = self.container.initial_fs().root();
+        let mut watches = Vec::new();
+        for (wd, mask, dentry) in saved.watches {
+            // Through any mount: a watch knows only the file.
+            let mounts = self.container.initial_fs().namespace().mounts();
+            let texts = mounts.iter().filter(|m| Arc::ptr_eq(&m.root.inode.sb, &dentry.inode.sb)).map(|mount| {
+                Path::new(mount.clone(), dentry.clone()).text(&root)
+            });
+            let mut found = texts.filter(|t| t.reachable && !t.deleted && t.text.starts_with(b"/"));
+            let Some(text) = found.next() else {
+                return unsupported(format!("{what} watches a file that cannot be reached by a path"));
             };
-            return Ok(FileBody::Inet { socket, timeouts });
+            watches.push((wd, mask, text.text));
         }
-        let Some(socket) = ops.downcast_ref::<HostSocket>() else {
-            return unsupported(format!("{what} is a netlink socket"));
-        };
-        let saved = socket.saved();
-        if saved.reset && self.options.refuse_connections {
-            return unsupported(format!("{what} is a TCP connection"));
-        }
-        let socket = rec::Inet {
-            family: saved.family,
-            kind: saved.kind,
-            protocol: saved.protocol,
-            local: saved.local,
-            listening: saved.listening,
-            remote: saved.remote,
-            reset: saved.reset,
-            options: saved.options,
-        };
-        Ok(FileBody::Inet { socket, timeouts })
+        Ok(FileBody::Inotify { events: saved.events, last: saved.last, watches })
     }
 
-    /// A Unix socket and, with it, its peer.
-    fn unix(&mut self, socket: &UnixSocket, what: &str) -> Result<(), SaveError> {
-        let id = socket.number();
-        if !self.meets(kind::UNIX, id) {
-            return Ok(());
-        }
-        let saved =
-            socket.saved().map_err(|why| SaveError::Unsupported(format!("{what}, a Unix socket, {why}")))?;
-        let node = saved.node.as_ref().map(|path| self.path(path, "a Unix socket's name")).transpose()?;
-        let record = rec::Unix {
-            kind: saved.kind,
-            name: saved.name,
-            node,
-            bound: saved.bound,
-            listening: saved.listening.map(|backlog| backlog as u64),
-            peer: saved.peer.as_ref().map(|peer| peer.number()),
-            orphan: saved.orphan,
-            shut_read: saved.shutdown.0,
-            shut_write: saved.shutdown.1,
-            pass_credentials: saved.pass_credentials,
-            peer_credentials: saved.peer_credentials,
-            messages: saved.messages,
-        };
-        self.add(kind::UNIX, id, &record)?;
-        match saved.peer {
-            Some(peer) => self.unix(&peer, what),
-            None => Ok(()),
-        }
-    }
-
-    fn pipe(&mut self, file: &OpenFile, end: &PipeFile, what: &str) -> Result<FileBody, SaveError> {
-        if !crate::fs::pipe::is_nameless(&file.inode) {
-            return unsupported(format!("{what} is a FIFO"));
-        }
+    fn pipe(&mut self, file: &OpenFile, end: &PipeFile) -> Result<FileBody, SaveError> {
+        let named = !crate::fs::pipe::is_nameless(&file.inode);
         // A pipe has one inode, whose number is unique.
-        let id = file.inode.ino;
+        let id = if named { FIRST_FIFO + file.inode.id } else { file.inode.ino };
         if self.meets(kind::PIPE, id) {
             let (slots, buffers) = end.pipe.contents();
             let slots = u32::try_from(slots).unwrap_or(u32::MAX);
             self.add(kind::PIPE, id, &rec::Pipe { slots, buffers })?;
         }
-        Ok(FileBody::Pipe { pipe: id, read: end.is_reader(), write: end.is_writer() })
+        let (read, write) = (end.is_reader(), end.is_writer());
+        if !named {
+            return Ok(FileBody::Pipe { pipe: id, read, write });
+        }
+        let text = file.path.text(&self.container.initial_fs().root());
+        let there = text.reachable && !text.deleted && text.text.starts_with(b"/");
+        let path = there.then_some(text.text);
+        Ok(FileBody::Fifo { pipe: id, path, read, write, no_hup: end.shows_no_hup() })
     }
 }

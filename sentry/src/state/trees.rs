@@ -99,6 +99,14 @@ impl Saver<'_> {
             let (name, linkable) = (file.path.dentry.name().into(), file.path.dentry.is_linkable());
             self.add(kind::UNNAMED, id, &rec::Unnamed { mount, name, linkable, node })?;
         }
+        for (id, file) in std::mem::take(&mut self.memfds) {
+            let mut alone = Collected::default();
+            self.node(&mut alone, &file.inode, &mut next_space)?;
+            let Some(node) = alone.nodes.pop() else { continue };
+            let seals = tmpfs::memfd::seals_of(&file.inode).unwrap_or(0);
+            let name = file.path.dentry.name().into();
+            self.add(kind::MEMFD, id, &rec::Memfd { name, seals, node })?;
+        }
         Ok(())
     }
 
@@ -230,6 +238,18 @@ pub(super) fn restore_unnamed(
         dentry.set_linkable();
     }
     Ok(Path::new(place.mount.clone(), dentry))
+}
+
+/// Makes a memfd, without its seals; where it is, to be opened.
+pub(super) fn restore_memfd(id: u64, record: &rec::Memfd, image: &Image) -> Result<Path, RestoreError> {
+    let shown = String::from_utf8_lossy(&record.name).into_owned();
+    if !shown.starts_with("/memfd:") || shown.len() > 1024 {
+        return Err(RestoreError::Record(format!("memfd {id}: its name")));
+    }
+    let place = tmpfs::memfd::restored(&shown, owner(&record.node));
+    let failed = |errno: Errno| RestoreError::Memory(format!("{shown}: {errno:?}"));
+    fill(&place.dentry.inode, &record.node, image, &failed)?;
+    Ok(place)
 }
 
 fn entries_of(inode: &Inode) -> Vec<overlay::Known> {

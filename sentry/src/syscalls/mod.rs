@@ -150,4 +150,6 @@ pub enum Resume {
     Messages { received: u32, deadline: Option<Monotonic> },
     /// An opener of a FIFO that waits for its partner: its number in the pipe.
     FifoOpen { opener: u64 },
+    /// An opener of a FIFO whose partner came, and perhaps went, before a checkpoint.
+    FifoMet,
 }

@@ -52,6 +52,21 @@ impl Usage {
         self.faults += other.faults;
         self.voluntary_switches += other.voluntary_switches;
     }
+    /// As numbers: user and system time in nanoseconds, the largest size, faults, waits.
+    pub(crate) fn to_numbers(self) -> [u64; 5] {
+        let ns = |d: Duration| u64::try_from(d.as_nanos()).unwrap_or(u64::MAX);
+        let (user, system) = (ns(self.times.user), ns(self.times.system));
+        [user, system, self.max_rss, self.faults, self.voluntary_switches]
+    }
+    /// From [`Usage::to_numbers`].
+    pub(crate) fn from_numbers([user, system, max_rss, faults, voluntary_switches]: [u64; 5]) -> Usage {
+        // No program has run for centuries: sums stay sums.
+        let time = |ns: u64| Duration::from_nanos(ns.min(1 << 60));
+        let times = CpuTimes { user: time(user), system: time(system) };
+        let small = |n: u64| n.min(1 << 60);
+        let (faults, voluntary_switches) = (small(faults), small(voluntary_switches));
+        Usage { times, max_rss, faults, voluntary_switches }
+    }
     pub fn to_rusage(&self) -> Rusage {
         let (user, system) = (self.times.user, self.times.system);
         Rusage {
@@ -74,8 +89,10 @@ pub struct CpuClock {
     host_tid: AtomicI32,
     /// What that thread had used before it began with this task.
     base_ns: AtomicU64,
-    /// Used on earlier host threads, or before a restore.
+    /// Used on earlier host threads.
     earlier_ns: AtomicU64,
+    /// User and system time used before a restore.
+    before_ns: [AtomicU64; 2],
     /// Wall time inside guest code, and in the Sentry without waiting.
     guest_wall_ns: AtomicU64,
     sentry_wall_ns: AtomicU64,
@@ -93,6 +110,14 @@ impl CpuClock {
         self.guest_is_apart.store(guest_is_apart, Ordering::Relaxed);
         self.base_ns.store(own_ns(), Ordering::Relaxed);
         self.host_tid.store(rustix::thread::gettid().as_raw_nonzero().get(), Ordering::Release);
+    }
+    /// For a restore: what the task has used so far.
+    pub(crate) fn go_on_from(&self, usage: &Usage) {
+        let [user, system, _, faults, waits] = usage.to_numbers();
+        self.before_ns[0].store(user, Ordering::Relaxed);
+        self.before_ns[1].store(system, Ordering::Relaxed);
+        self.faults.store(faults, Ordering::Relaxed);
+        self.waits.store(waits, Ordering::Relaxed);
     }
     /// The calling thread, which ran the task, does so no longer.
     pub(crate) fn stop(&self) {
@@ -118,6 +143,12 @@ impl CpuClock {
     }
     /// Processor time used so far.
     pub fn times(&self) -> CpuTimes {
+        let CpuTimes { user, system } = self.times_here();
+        let before = |part: usize| Duration::from_nanos(self.before_ns[part].load(Ordering::Relaxed));
+        CpuTimes { user: user + before(0), system: system + before(1) }
+    }
+    /// Since the restore, where there was one.
+    fn times_here(&self) -> CpuTimes {
         let mut total = self.earlier_ns.load(Ordering::Relaxed);
         if let Some(tid) = self.host_tid() {
             // A thread that has just ended has no clock: its time is in `earlier_ns` by then, or will be.

@@ -43,7 +43,8 @@ pub(super) fn lock(
     timeout: UserAddr,
     clock: Clock,
 ) -> SyscallResult {
-    if let Resume::Futex { deadline } = task.take_resume() {
+    let resume = task.take_resume();
+    if let Resume::Futex { deadline } = resume {
         return match wait_ended(task) {
             None => Err(queued(deadline)),
             // The owner before has written our number.
@@ -52,7 +53,11 @@ pub(super) fn lock(
             Some(Ended::Interrupted) => Err(Blocked::until(None).on_signal(OnSignal::RestartAlways).into()),
         };
     }
-    let deadline = deadline(task, timeout, clock)?;
+    let deadline = match resume {
+        // It waited before a checkpoint.
+        Resume::Deadline(deadline) => deadline,
+        _ => deadline(task, timeout, clock)?,
+    };
     match acquire(task, addr, private, true)? {
         true => Ok(0),
         false => Err(queued(deadline)),

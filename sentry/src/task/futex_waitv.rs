@@ -25,7 +25,8 @@ pub fn sys_futex_waitv(
     timeout: UserAddr,
     clock: i32,
 ) -> SyscallResult {
-    if let Resume::Futex { deadline } = task.take_resume() {
+    let resume = task.take_resume();
+    if let Resume::Futex { deadline } = resume {
         return match wait_ended(task) {
             None => Err(queued(deadline)),
             Some(Ended::Woken(index)) => Ok(index),
@@ -37,7 +38,10 @@ pub fn sys_futex_waitv(
     if flags != 0 || count == 0 || count > MAX || waiters.is_null() {
         return Err(Errno::EINVAL.into());
     }
-    let deadline = if timeout.is_null() {
+    let deadline = if let Resume::Deadline(deadline) = resume {
+        // It waited before a checkpoint.
+        deadline
+    } else if timeout.is_null() {
         None
     } else {
         let clock = match clock {

@@ -12,10 +12,6 @@ use super::run::TrapInfo;
 use super::{CurrentTask, RestartBlock};
 use crate::syscalls::{Blocked, OnSignal, Resume};
 
-const NR_FUTEX: u64 = 202;
-/// FUTEX_PRIVATE_FLAG and FUTEX_CLOCK_REALTIME.
-const FUTEX_FLAGS: u64 = 128 | 256;
-
 /// Where a task stands when it arrives at the barrier.
 #[derive(Debug)]
 pub(crate) enum Whereabouts<'a> {
@@ -23,7 +19,7 @@ pub(crate) enum Whereabouts<'a> {
     BetweenCalls,
     /// It waits in a system call.
     In { number: u64, args: [u64; 6], blocked: &'a Blocked },
-    /// Stopped by job control.
+    /// Stopped by job control: it will find that out again.
     Stopped,
 }
 
@@ -61,8 +57,7 @@ impl CurrentTask {
             refusal: None,
         };
         match at {
-            Whereabouts::BetweenCalls => {}
-            Whereabouts::Stopped => parked.refusal = Some("is stopped by job control"),
+            Whereabouts::BetweenCalls | Whereabouts::Stopped => {}
             Whereabouts::In { number, args, blocked } => {
                 self.describe_call(&mut parked, number, args, blocked)
             }
@@ -73,20 +68,25 @@ impl CurrentTask {
         parked
     }
 
+    /// What the call of a futex waiter returns that has been woken: of several futexes the last one's place, as the call itself
+    /// finds it.
+    fn futex_wake(&self) -> Option<u64> {
+        let waiters = self.futex.borrow();
+        waiters.iter().rposition(|waiter| waiter.woken.load(Ordering::SeqCst)).map(|place| place as u64)
+    }
+
     fn describe_call(&self, parked: &mut Parked, number: u64, args: [u64; 6], blocked: &Blocked) {
         let resume = match &blocked.resume {
-            Resume::Vfork { .. } => return parked.refusal = Some("waits in vfork(2) for its child"),
             Resume::Exec => return parked.refusal = Some("is in execve(2)"),
-            Resume::FifoOpen { .. } => return parked.refusal = Some("opens a FIFO"),
+            Resume::FifoOpen { opener } => match self.kernel().fifos.has_met(*opener) {
+                true => Resume::FifoMet,
+                // It begins to wait anew.
+                false => Resume::None,
+            },
             Resume::Futex { deadline } => {
-                let plain = number == NR_FUTEX
-                    && matches!((args[1] & !FUTEX_FLAGS) as i32, libc::FUTEX_WAIT | libc::FUTEX_WAIT_BITSET);
-                if !plain {
-                    return parked.refusal = Some("waits for several futexes or for one with an owner");
-                }
-                if self.futex.borrow().iter().any(|waiter| waiter.woken.load(Ordering::SeqCst)) {
+                if let Some(result) = self.futex_wake() {
                     // Woken, and has not seen it yet: it is as good as back.
-                    parked.regs.rax = 0;
+                    parked.regs.rax = result;
                     return;
                 }
                 // It queues anew, where the word still holds what it waits for the end of.

@@ -42,8 +42,15 @@ impl FileOps for PidFd {
     }
 }
 
+impl OpenFile {
+    /// The process that a pidfd stands for.
+    pub(crate) fn pidfd_group(&self) -> Option<Arc<ThreadGroup>> {
+        self.ops_as::<PidFd>().map(|pidfd| pidfd.group.clone())
+    }
+}
+
 /// An open file for `group`.
-pub(super) fn new_file(kernel: &Kernel, group: &Arc<ThreadGroup>, nonblocking: bool) -> Arc<OpenFile> {
+pub(crate) fn new_file(kernel: &Kernel, group: &Arc<ThreadGroup>, nonblocking: bool) -> Arc<OpenFile> {
     let flags = OpenFlags::RDWR | if nonblocking { OpenFlags::NONBLOCK } else { OpenFlags::empty() };
     kernel.anon.file("pidfd", Box::new(PidFd { group: group.clone() }), flags)
 }

@@ -155,6 +155,23 @@ impl CurrentTask {
         self.call_and_wait(call.number, call.args);
     }
 
+    /// The first try of [`CurrentTask::continue_call`], by whoever restores the task. The call as it waits then, if it does.
+    pub(crate) fn begin_call(&self, call: RestartBlock) -> Option<RestartBlock> {
+        let begun = call.resume != Resume::None;
+        self.wake_reason.set(if begun { WakeReason::Event } else { WakeReason::First });
+        *self.resume.borrow_mut() = call.resume;
+        let result = match dispatch(self, call.number, &call.args) {
+            Ok(value) => value as u64,
+            Err(SyscallError::Errno(e)) => e.to_return(),
+            Err(SyscallError::Blocked(blocked)) => {
+                return Some(RestartBlock { resume: blocked.resume, ..call });
+            }
+            Err(SyscallError::NoReturn) => return None,
+        };
+        self.regs.borrow_mut().rax = result;
+        None
+    }
+
     fn call_and_wait(&self, number: u64, args: [u64; 6]) -> std::time::Duration {
         let mut waited = std::time::Duration::ZERO;
         let mut result = dispatch(self, number, &args);
@@ -233,12 +250,14 @@ impl CurrentTask {
     /// Parks until something happens, and says what.
     fn park(&self, number: u64, args: &[u64; 6], blocked: &Blocked) -> WakeReason {
         let deadline = blocked.deadline.and_then(|at| self.kernel().clocks.instant(at));
+        // In `execve(2)`, it waits for threads that are ending, which nothing stops: the barrier waits for both.
+        let stops = blocked.resume != Resume::Exec;
         loop {
             let work = self.work();
             if work.contains(Work::KILL) {
                 return WakeReason::Interrupted;
             }
-            if work.contains(Work::QUIESCE) {
+            if stops && work.contains(Work::QUIESCE) {
                 self.quiesce(Whereabouts::In { number, args: *args, blocked });
                 // The wake that led here may have stood for an event as well.
                 return WakeReason::Event;
@@ -259,7 +278,7 @@ impl CurrentTask {
             // The token stands for both: work to look at, and an event. Another try costs little.
             let work = self.work();
             if !(work.contains(Work::KILL)
-                || work.contains(Work::QUIESCE)
+                || stops && work.contains(Work::QUIESCE)
                 || (interruptible && work.intersects(Work::SIGNAL | Work::STOP)))
             {
                 return WakeReason::Event;

@@ -49,7 +49,7 @@ pub(super) struct PosixTimer {
     pub(super) notify: Notify,
     pub(super) schedule: Schedule,
     /// Expiries since the signal that is pending was queued.
-    overrun: u64,
+    pub(super) overrun: u64,
     /// `timer_getoverrun(2)`: of the last signal taken.
     pub(super) last_overrun: i32,
 }
@@ -103,17 +103,6 @@ enum Due {
 }
 
 impl GroupTimers {
-    /// Whether there is any timer beside ITIMER_REAL.
-    pub fn others_are_set(&self) -> bool {
-        let state = self.state.lock();
-        state.user.next_ns.is_some() || state.prof.next_ns.is_some() || !state.posix.is_empty()
-    }
-    /// ITIMER_REAL, where it runs: the next expiry on the monotonic clock, and the interval.
-    pub fn real(&self) -> Option<(i64, i64)> {
-        let real = self.state.lock().real;
-        real.next_ns.map(|next| (next, real.interval_ns))
-    }
-
     /// `execve(2)`: POSIX timers are gone, interval timers go on.
     pub fn exec(&self) {
         let old = std::mem::take(&mut self.state.lock().posix);
@@ -134,12 +123,6 @@ impl GroupTimers {
 }
 
 impl ThreadGroup {
-    /// For a restore: sets ITIMER_REAL as [`GroupTimers::real`] told.
-    pub(crate) fn restore_real_timer(self: &Arc<Self>, kernel: &Arc<Kernel>, next_ns: i64, interval_ns: i64) {
-        self.timers.state.lock().real = Schedule { next_ns: Some(next_ns), interval_ns };
-        self.rearm_timers(kernel);
-    }
-
     /// Arms the group's place in the heap for its next timer. To be called after every change.
     pub(super) fn rearm_timers(self: &Arc<Self>, kernel: &Arc<Kernel>) {
         let cpu_now = self.cpu_readings();

@@ -43,6 +43,19 @@ pub struct FileOwner {
     setter: Option<(Arc<PidNamespace>, Arc<Credentials>)>,
 }
 
+/// An open file's signals as data, for checkpoints.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct SavedSignals {
+    pub pid: i32,
+    pub thread: bool,
+    pub signal: i32,
+    /// Whose rights count.
+    pub setter: Option<Arc<Credentials>>,
+    pub on: Option<i32>,
+    pub urgent: bool,
+    pub full: bool,
+}
+
 /// The part of an open file that is made when somebody first asks for signals.
 pub(super) struct FileSignals {
     shared: Arc<Fasync>,
@@ -93,6 +106,33 @@ impl OpenFile {
         let Some(queue) = self.wait_queue() else { return };
         let events = Events::READABLE | Events::WRITABLE | Events::PRI;
         *registration = Some(queue.register(events, signals.shared.clone()));
+    }
+
+    /// Who gets signals about it, where anybody asked for them.
+    pub(crate) fn saved_signals(&self) -> Option<SavedSignals> {
+        let state = self.signals.get()?.shared.state.lock();
+        Some(SavedSignals {
+            pid: state.owner.pid,
+            thread: state.owner.thread,
+            signal: state.owner.signal,
+            setter: state.owner.setter.as_ref().map(|(_, creds)| creds.clone()),
+            on: state.on,
+            urgent: state.urgent,
+            full: state.full,
+        })
+    }
+
+    /// For a restore: as [`OpenFile::saved_signals`] told. Numbers are those of `pids`.
+    pub(crate) fn restore_signals(&self, pids: &Arc<PidNamespace>, saved: SavedSignals) {
+        let SavedSignals { pid, thread, signal, setter, on, urgent, full } = saved;
+        let setter = setter.map(|creds| (pids.clone(), creds));
+        {
+            let mut state = self.signals().shared.state.lock();
+            *state = State { owner: FileOwner { pid, thread, signal, setter }, on, urgent, full };
+        }
+        if on.is_some() || pid != 0 && self.inode.kind == FileKind::Socket {
+            self.listen();
+        }
     }
 
     pub fn owner(&self) -> FileOwner {

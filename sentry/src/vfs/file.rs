@@ -334,13 +334,13 @@ impl OpenFile {
         self.write_access.store(2, Ordering::Release);
         Ok(())
     }
+    /// Whether it counts as a writer.
+    pub fn counts_as_writer(&self) -> bool {
+        self.write_access.load(Ordering::Acquire) == 1
+    }
     /// Whether it forbids writers ([`OpenFile::hold_deny_write`]).
     pub fn denies_write(&self) -> bool {
         self.write_access.load(Ordering::Acquire) == 2
-    }
-    /// Whether anybody asked for signals about it.
-    pub fn has_signal_owner(&self) -> bool {
-        self.signals.get().is_some()
     }
     /// The file's own type behind this open file.
     pub fn ops_as<T: FileOps>(&self) -> Option<&T> {

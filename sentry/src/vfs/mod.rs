@@ -39,6 +39,7 @@ pub mod syscalls_xattr;
 pub mod walk;
 
 pub use dentry::Dentry;
+pub(crate) use fasync::SavedSignals;
 pub use fd_table::{FdFlags, FdTable};
 pub use file::{DirEntry, DirSink, FileOps, HostMapping, OpenFile, OpenFlags, ReadTimer, SeekFrom};
 pub use inode::{

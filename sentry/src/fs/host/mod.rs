@@ -67,16 +67,18 @@ pub fn import(kernel: &Arc<Kernel>, fd: OwnedFd) -> Result<Arc<OpenFile>, Errno>
     Ok(file)
 }
 
-/// Makes the open file for a terminal of the host, under a name in the container's devpts.
+/// Makes the open file for a terminal of the host, under a name in the container's devpts: `wanted`, or the first that is
+/// free.
 pub fn import_terminal(
     kernel: &Arc<Kernel>,
     fd: OwnedFd,
     devpts: &Arc<DevPts>,
     owner: (u32, u32),
+    wanted: Option<u32>,
 ) -> Result<Arc<OpenFile>, Errno> {
     let shared = Arc::new(Shared::new(fd, FileKind::CharDevice));
     let terminal = HostTerminal::new(shared.clone(), DeviceId::default(), kernel);
-    let (index, inode) = devpts.adopt(&terminal, owner, kernel.clocks.realtime())?;
+    let (index, inode) = devpts.adopt(&terminal, owner, kernel.clocks.realtime(), wanted)?;
     let ops = Box::new(HostTty::new(terminal, shared));
     Ok(OpenFile::new_anonymous(inode, &format!("/dev/pts/{index}"), ops, OpenFlags::RDWR))
 }

@@ -62,6 +62,19 @@ impl HostTerminal {
         kernel.terminals.register(&registered);
         terminal
     }
+    /// Its settings, as the host has them.
+    pub(crate) fn settings(&self) -> Option<Termios> {
+        host::termios(self.shared.fd.as_fd()).ok()
+    }
+    /// For a restore: the settings that the terminal had before.
+    pub(crate) fn restore_settings(&self, settings: &Termios) -> Result<(), Errno> {
+        host::set_termios(self.shared.fd.as_fd(), host::When::Now, settings)
+    }
+    /// Its number and node in a devpts.
+    pub(crate) fn place(&self) -> Option<(u32, Arc<Inode>)> {
+        let (devpts, index) = self.name.get()?;
+        Some((*index, devpts.upgrade()?.node(*index)?))
+    }
     /// It is `index` of `devpts` now.
     pub(crate) fn set_name(&self, devpts: &Arc<DevPts>, index: u32) {
         // Named once, when it is made.
@@ -146,6 +159,13 @@ pub struct HostTty {
 impl HostTty {
     pub(super) fn new(terminal: Arc<HostTerminal>, shared: Arc<Shared>) -> HostTty {
         HostTty { terminal, shared }
+    }
+    /// What another open file of the same terminal does.
+    pub(crate) fn another(&self) -> Box<dyn FileOps> {
+        Box::new(HostTty::new(self.terminal.clone(), self.shared.clone()))
+    }
+    pub(crate) fn terminal(&self) -> &Arc<HostTerminal> {
+        &self.terminal
     }
     /// The terminal's number in the sandbox.
     pub fn terminal_id(&self) -> u64 {

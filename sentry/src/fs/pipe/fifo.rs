@@ -57,6 +57,28 @@ impl FifoTable {
         pipe
     }
 
+    /// For a restore: a FIFO that is open has this pipe behind it.
+    pub(crate) fn adopt(&self, inode: &Inode, pipe: &Arc<Pipe>) {
+        let entry = Entry { pipe: Arc::downgrade(pipe), waited_for: None };
+        self.pipes.lock().insert(inode.id, entry);
+    }
+
+    /// Whether an opener that waits has met its partner, and does not know it yet.
+    pub(crate) fn has_met(&self, opener: u64) -> bool {
+        let pipes: Vec<Arc<Pipe>> = self.pipes.lock().values().filter_map(|e| e.pipe.upgrade()).collect();
+        pipes.iter().any(|pipe| {
+            let state = pipe.state.lock();
+            let found = state.openers.iter().find(|o| o.id == opener);
+            found.is_some_and(|o| {
+                let (partners, opens) = match o.read {
+                    true => (state.writers, state.writer_opens),
+                    false => (state.readers, state.reader_opens),
+                };
+                partners > 0 || opens != o.partner_opens
+            })
+        })
+    }
+
     /// After an open or a try: the pipe is kept exactly as long as somebody waits for it.
     fn keep(&self, inode: &Inode, pipe: &Arc<Pipe>, waited_for: bool) {
         let mut pipes = self.pipes.lock();
@@ -85,12 +107,13 @@ pub fn open_fifo(
         Some(inode) => inode.pipe.clone(),
         None => task.kernel().fifos.pipe(inode),
     };
-    let resumed = match task.take_resume() {
-        Resume::FifoOpen { opener } => pipe.state.lock().remove_opener(opener),
-        _ => None,
+    let (resumed, met) = match task.take_resume() {
+        Resume::FifoOpen { opener } => (pipe.state.lock().remove_opener(opener), false),
+        Resume::FifoMet => (None, true),
+        _ => (None, false),
     };
     let (read, write) = (flags.can_read(), flags.can_write());
-    let must_wait = nameless.is_none() && read != write;
+    let must_wait = nameless.is_none() && read != write && !met;
     // Only a change of the counts is news: an opener that waits on would otherwise wake itself for ever.
     let first = resumed.is_none();
     let (result, waited_for) = {

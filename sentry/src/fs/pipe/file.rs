@@ -31,6 +31,10 @@ impl PipeFile {
     pub(super) fn counted(pipe: Arc<Pipe>, read: bool, write: bool, no_hup_at: Option<u64>) -> PipeFile {
         PipeFile { pipe, read, write, no_hup_at }
     }
+    /// Whether a reader of a FIFO still waits for its first writer, and shows no HUP.
+    pub(crate) fn shows_no_hup(&self) -> bool {
+        self.no_hup_at.is_some_and(|at| at == self.pipe.state.lock().writer_opens)
+    }
     pub fn is_reader(&self) -> bool {
         self.read
     }

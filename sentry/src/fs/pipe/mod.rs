@@ -27,6 +27,7 @@ use crate::task::credentials::Caps;
 
 pub use buffers::{Buffer, Buffers, PAGE};
 pub use fifo::{FifoTable, open_fifo};
+pub(crate) use syscalls::restored_ops;
 pub use file::PipeFile;
 
 /// Whether the inode is that of a pipe without a name.

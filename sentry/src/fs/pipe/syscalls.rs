@@ -48,13 +48,19 @@ pub fn restored_end(
     (read, write): (bool, bool),
     flags: OpenFlags,
 ) -> Arc<OpenFile> {
-    {
+    let ops = restored_ops(pipe, (read, write), false);
+    OpenFile::new_anonymous(inode.clone(), &format!("pipe:[{}]", inode.ino), ops, flags)
+}
+
+/// What an open file of a restored pipe or FIFO does; `no_hup`: it waits for its first writer. It is counted.
+pub(crate) fn restored_ops(pipe: &Arc<Pipe>, (read, write): (bool, bool), no_hup: bool) -> Box<PipeFile> {
+    let opens = {
         let mut state = pipe.state.lock();
         state.readers += u32::from(read);
         state.writers += u32::from(write);
-    }
-    let ops = Box::new(PipeFile::counted(pipe.clone(), read, write, None));
-    OpenFile::new_anonymous(inode.clone(), &format!("pipe:[{}]", inode.ino), ops, flags)
+        state.writer_opens
+    };
+    Box::new(PipeFile::counted(pipe.clone(), read, write, no_hup.then_some(opens)))
 }
 
 /// The inode of a restored pipe.

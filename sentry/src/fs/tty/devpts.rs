@@ -91,7 +91,7 @@ impl DevPts {
         let creds = task.creds();
         let mut ptys = self.ptys.lock();
         let index = (0..MAX).find(|i| !ptys.contains_key(i)).ok_or(Errno::ENOSPC)?;
-        let pty = Pty::new(index, task);
+        let pty = Pty::new(index, task, self);
         let owner = (creds.fsuid, creds.fsgid);
         let attr = self.slave_attr(index, owner, task.kernel().clocks.realtime());
         let node = SlaveInode { pty: pty.clone(), attr: Mutex::new(Level::Inode, attr) };
@@ -117,16 +117,61 @@ impl DevPts {
         }
     }
 
+    /// The instance whose root directory this is.
+    pub(crate) fn at(root: &Inode) -> Option<Arc<DevPts>> {
+        let ptmx = root.is_dir().then(|| root.ops.lookup(root, b"ptmx", None).ok()).flatten()?;
+        ptmx.ops_as::<PtmxInode>().map(|ptmx| ptmx.0.clone())
+    }
+    pub(crate) fn superblock(&self) -> &Arc<Superblock> {
+        &self.sb
+    }
+    /// The node of this number.
+    pub(crate) fn node(&self, index: u32) -> Option<Arc<Inode>> {
+        self.ptys.lock().get(&index).map(|(_, inode)| inode.clone())
+    }
+    /// The node of a pair's slave, as long as it has its name.
+    pub(super) fn inode(&self, index: u32, pty: &Pty) -> Option<Arc<Inode>> {
+        let ptys = self.ptys.lock();
+        let (own, inode) = ptys.get(&index)?;
+        own.as_ref().filter(|own| own.number() == pty.number()).map(|_| inode.clone())
+    }
+    /// Makes the node of a restored pair's slave: permissions, user and group; `named` gives it its name.
+    pub(super) fn adopt_pair(
+        &self,
+        pty: &Arc<Pty>,
+        (perm, uid, gid): (u32, u32, u32),
+        named: bool,
+    ) -> Result<Arc<Inode>, Errno> {
+        let index = pty.index;
+        let now = crate::vfs::now();
+        let attr = Attr { perm, uid, gid, ..self.slave_attr(index, (uid, gid), now) };
+        let node = SlaveInode { pty: pty.clone(), attr: Mutex::new(Level::Inode, attr) };
+        let mut ptys = self.ptys.lock();
+        if index >= MAX {
+            return Err(Errno::EINVAL);
+        }
+        let inode = Inode::new(&self.sb, u64::from(index) + 3, FileKind::CharDevice, Box::new(node));
+        if named {
+            if ptys.contains_key(&index) {
+                return Err(Errno::EEXIST);
+            }
+            ptys.insert(index, (Some(pty.clone()), inode.clone()));
+        }
+        Ok(inode)
+    }
+
     /// Gives a terminal of the host a name here, as long as it is open.
     pub fn adopt(
         self: &Arc<Self>,
         terminal: &Arc<HostTerminal>,
         owner: (u32, u32),
         now: Realtime,
+        wanted: Option<u32>,
     ) -> Result<(u32, Arc<Inode>), Errno> {
         let (index, inode) = {
             let mut ptys = self.ptys.lock();
-            let index = (0..MAX).find(|i| !ptys.contains_key(i)).ok_or(Errno::ENOSPC)?;
+            let mut free = wanted.into_iter().chain(0..MAX).filter(|i| *i < MAX && !ptys.contains_key(i));
+            let index = free.next().ok_or(Errno::ENOSPC)?;
             let node = HostSlave::new(terminal, self.slave_attr(index, owner, now));
             let inode = Inode::new(&self.sb, u64::from(index) + 3, FileKind::CharDevice, Box::new(node));
             ptys.insert(index, (None, inode.clone()));

@@ -34,8 +34,8 @@ pub(super) struct Effects {
 /// A line that was completed, by its end (which is part of it) or by VEOF (which is not: an empty one is the end of
 /// file).
 #[derive(Clone, Debug)]
-struct Line {
-    bytes: VecDeque<u8>,
+pub(super) struct Line {
+    pub bytes: VecDeque<u8>,
 }
 
 /// What a reader in non-canonical mode is content with.
@@ -72,15 +72,15 @@ impl Hurry {
 
 #[derive(Clone, Debug)]
 pub(super) struct LineDiscipline {
-    termios: Termios,
-    lines: VecDeque<Line>,
-    edit: Vec<u8>,
-    raw: VecDeque<u8>,
+    pub(super) termios: Termios,
+    pub(super) lines: VecDeque<Line>,
+    pub(super) edit: Vec<u8>,
+    pub(super) raw: VecDeque<u8>,
     /// VLNEXT was typed: the next byte is taken literally.
-    literal: bool,
+    pub(super) literal: bool,
     /// For the master to read.
     pub output: VecDeque<u8>,
-    column: usize,
+    pub(super) column: usize,
     /// Output is stopped by VSTOP or `tcflow`.
     pub stopped: bool,
 }
@@ -122,7 +122,7 @@ impl LineDiscipline {
         }
     }
 
-    fn canonical(&self) -> bool {
+    pub(super) fn canonical(&self) -> bool {
         self.lflag(tty::ICANON)
     }
     fn iflag(&self, flag: u32) -> bool {
@@ -148,7 +148,7 @@ impl LineDiscipline {
         if self.canonical() { INPUT_MAX.saturating_sub(used).max(1) } else { INPUT_MAX.saturating_sub(used) }
     }
 
-    fn buffered(&self) -> usize {
+    pub(super) fn buffered(&self) -> usize {
         self.raw.len() + self.edit.len() + self.lines.iter().map(|l| l.bytes.len() + 1).sum::<usize>()
     }
 

@@ -7,6 +7,7 @@ pub mod devpts;
 pub mod job;
 mod ldisc;
 mod pty;
+mod saved;
 
 use std::sync::Arc;
 
@@ -15,6 +16,8 @@ use quicksand_abi::tty::{Termio, Termios};
 
 use self::devpts::{PtmxInode, SlaveInode};
 pub(in crate::fs) use self::ldisc::Hurry;
+pub(crate) use self::pty::Pty;
+pub(crate) use self::saved::{End, RestoredPty, SavedLines, SavedPty, end_of};
 use super::dev;
 use crate::task::CurrentTask;
 use crate::vfs::{DeviceId, FileOps, Inode, OpenFlags};

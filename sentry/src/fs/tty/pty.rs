@@ -3,7 +3,7 @@
 //! The master's side lives as long as its one open file description; dropping that hangs the slave up. The slave's side
 //! lives as long as anybody has it open.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use quicksand_abi::tty::{self, Termio, Termios, Termios2, Winsize, ioctl};
 use quicksand_abi::{Errno, UserAddr};
@@ -25,42 +25,51 @@ const SPEED: u32 = 38_400;
 
 /// A pair.
 #[derive(Debug)]
-pub(super) struct Pty {
+pub(crate) struct Pty {
     pub index: u32,
     /// Its number among terminals.
-    id: u64,
+    pub(super) id: u64,
     kernel: Arc<Kernel>,
     /// Of whoever opened the master: its sessions are those that the terminal can control.
     pids: Arc<PidNamespace>,
-    state: Mutex<State>,
+    /// Where its slave has its name.
+    pub(super) devpts: Weak<DevPts>,
+    pub(super) state: Mutex<State>,
     /// Those who wait at the master: its input is there, or its output has room.
     master_queue: Arc<WaitQueue>,
     slave_queue: Arc<WaitQueue>,
 }
 
 #[derive(Debug)]
-struct State {
-    ldisc: LineDiscipline,
-    winsize: Winsize,
+pub(super) struct State {
+    pub ldisc: LineDiscipline,
+    pub winsize: Winsize,
     /// TIOCSPTLCK: the slave cannot be opened until `unlockpt`.
-    locked: bool,
+    pub locked: bool,
     /// The master was closed.
-    hung_up: bool,
+    pub hung_up: bool,
     /// Open file descriptions of the slave.
-    slaves: usize,
+    pub slaves: usize,
     /// The last slave was closed: the master reads EIO until one is opened again.
-    other_closed: bool,
+    pub other_closed: bool,
     /// TIOCEXCL.
-    exclusive: bool,
+    pub exclusive: bool,
     /// TIOCPKT.
-    packet: bool,
+    pub packet: bool,
     /// Packet mode's pending status byte.
-    packet_status: u8,
+    pub packet_status: u8,
 }
 
 impl Pty {
-    pub(super) fn new(index: u32, task: &CurrentTask) -> Arc<Pty> {
-        let kernel = task.kernel().clone();
+    pub(super) fn new(index: u32, task: &CurrentTask, devpts: &Arc<DevPts>) -> Arc<Pty> {
+        Pty::with_index(index, task.kernel(), task.pids(), devpts)
+    }
+    pub(super) fn with_index(
+        index: u32,
+        kernel: &Arc<Kernel>,
+        pids: &Arc<PidNamespace>,
+        devpts: &Arc<DevPts>,
+    ) -> Arc<Pty> {
         let state = State {
             ldisc: LineDiscipline::new(),
             winsize: Winsize::default(),
@@ -75,8 +84,9 @@ impl Pty {
         let pty = Arc::new(Pty {
             index,
             id: kernel.terminals.allocate(),
-            kernel,
-            pids: task.pids().clone(),
+            kernel: kernel.clone(),
+            pids: pids.clone(),
+            devpts: Arc::downgrade(devpts),
             state: Mutex::new(Level::Object, state),
             master_queue: WaitQueue::new(),
             slave_queue: WaitQueue::new(),
@@ -241,7 +251,7 @@ impl Terminal for Pty {
 /// The master's end.
 #[derive(Debug)]
 pub(super) struct Master {
-    pty: Arc<Pty>,
+    pub pty: Arc<Pty>,
     devpts: Arc<DevPts>,
 }
 
@@ -397,7 +407,7 @@ impl FileOps for Master {
 /// A slave's end: one per open file description.
 #[derive(Debug)]
 pub(super) struct Slave {
-    pty: Arc<Pty>,
+    pub pty: Arc<Pty>,
 }
 
 impl Drop for Slave {

@@ -68,6 +68,19 @@ struct State {
     buffers: [Option<i32>; 2],
 }
 
+/// A socket as data, for checkpoints.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Saved {
+    pub kind: i32,
+    pub port: u32,
+    pub groups: u32,
+    pub incoming: Vec<Vec<u8>>,
+    pub pass_credentials: bool,
+    pub overrun: bool,
+    pub switches: u32,
+    pub buffers: [Option<i32>; 2],
+}
+
 impl State {
     fn has(&self, switch: i32) -> bool {
         self.switches & 1 << switch != 0
@@ -87,6 +100,41 @@ impl NetlinkSocket {
         let net = Some(task.kernel().net.clone());
         let state = Mutex::new(Level::Socket, State { net, ..State::default() });
         Ok(Arc::new(NetlinkSocket { kind, state, queue: WaitQueue::new() }))
+    }
+
+    pub(crate) fn saved(&self) -> Saved {
+        let state = self.state.lock();
+        Saved {
+            kind: self.kind,
+            port: state.port,
+            groups: state.groups,
+            incoming: state.incoming.iter().cloned().collect(),
+            pass_credentials: state.pass_credentials,
+            overrun: state.overrun,
+            switches: state.switches,
+            buffers: state.buffers,
+        }
+    }
+
+    /// A socket from its data. EADDRINUSE where its port is taken.
+    pub(crate) fn restored(task: &CurrentTask, saved: Saved) -> Result<Arc<NetlinkSocket>, Errno> {
+        let socket = NetlinkSocket::new(task, saved.kind, libc::NETLINK_ROUTE)?;
+        if saved.incoming.len() > MAX_WAITING {
+            return Err(Errno::EINVAL);
+        }
+        if saved.port != 0 && !task.kernel().net.netlink_ports.claim(saved.port) {
+            return Err(Errno::EADDRINUSE);
+        }
+        let mut state = socket.state.lock();
+        state.port = saved.port;
+        state.groups = saved.groups;
+        state.incoming = saved.incoming.into();
+        state.pass_credentials = saved.pass_credentials;
+        state.overrun = saved.overrun;
+        state.switches = saved.switches;
+        state.buffers = saved.buffers;
+        drop(state);
+        Ok(socket)
     }
 
     /// Gives the socket a port where it has none: the process's number, or a negative one where that is taken.

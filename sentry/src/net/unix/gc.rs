@@ -114,6 +114,11 @@ impl UnixTable {
     }
 }
 
+/// How many of these files are Unix sockets.
+pub(super) fn count_sockets(files: &[Arc<OpenFile>]) -> usize {
+    files.iter().filter(|f| unix_socket_of(f).is_some()).count()
+}
+
 /// The sockets that lie in a socket's queue.
 fn sockets_in(socket: &UnixSocket) -> Vec<Arc<OpenFile>> {
     let state = socket.state.lock();

@@ -37,7 +37,7 @@ use crate::vfs::IoDst;
 pub use names::UnixTable;
 use names::{Binding, Name};
 use queue::{Account, Message};
-pub(crate) use saved::Saved;
+pub(crate) use saved::{Saved, SavedMessage};
 
 /// Datagrams that wait in one queue at most (`net.unix.max_dgram_qlen`).
 const MAX_DGRAM_QUEUE: usize = 10;

@@ -251,7 +251,7 @@ impl UnixSocket {
     }
 
     /// The shared reference to this socket.
-    pub(super) fn own(&self) -> Result<Arc<UnixSocket>, Errno> {
+    pub(crate) fn own(&self) -> Result<Arc<UnixSocket>, Errno> {
         self.me.upgrade().ok_or(Errno::EBADF)
     }
 }

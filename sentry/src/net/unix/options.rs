@@ -13,8 +13,11 @@ use crate::task::credentials::Caps;
 const MIN_SEND_BUFFER: usize = 4608;
 const MIN_RECEIVE_BUFFER: usize = 2304;
 
+/// How many numbers [`Options`] are.
+pub(super) const OPTIONS: usize = 14;
+
 /// The options that are set and read back.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Options {
     pub(super) pass_credentials: bool,
     pass_security: bool,
@@ -48,6 +51,48 @@ impl Default for Options {
             receive_low_water: 1,
             mark: 0,
         }
+    }
+}
+
+impl Options {
+    /// As numbers, in the order of the fields; switches are 0 or 1.
+    pub(super) fn to_numbers(&self) -> [i64; OPTIONS] {
+        [
+            self.pass_credentials.into(),
+            self.pass_security.into(),
+            i64::try_from(self.receive_buffer).unwrap_or(i64::MAX),
+            self.linger.onoff.into(),
+            self.linger.linger.into(),
+            self.reuse_address.into(),
+            self.reuse_port.into(),
+            self.keep_alive.into(),
+            self.broadcast.into(),
+            self.oob_inline.into(),
+            self.timestamp.into(),
+            self.priority.into(),
+            self.receive_low_water.into(),
+            self.mark.into(),
+        ]
+    }
+    /// From [`Options::to_numbers`]. What no program could have set is EINVAL.
+    pub(super) fn from_numbers(numbers: &[i64; OPTIONS]) -> Result<Options, Errno> {
+        let int = |n: usize| i32::try_from(numbers[n]).map_err(|_| Errno::EINVAL);
+        let on = |n: usize| numbers[n] != 0;
+        Ok(Options {
+            pass_credentials: on(0),
+            pass_security: on(1),
+            receive_buffer: usize::try_from(int(2)?).map_err(|_| Errno::EINVAL)?,
+            linger: Linger { onoff: int(3)?, linger: int(4)? },
+            reuse_address: on(5),
+            reuse_port: on(6),
+            keep_alive: on(7),
+            broadcast: on(8),
+            oob_inline: on(9),
+            timestamp: on(10),
+            priority: int(11)?,
+            receive_low_water: int(12)?.max(1),
+            mark: int(13)?,
+        })
     }
 }
 

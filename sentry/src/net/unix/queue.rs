@@ -35,6 +35,9 @@ impl Account {
         self.limit.store(bytes, Ordering::Relaxed);
         self.queue.notify(Events::WRITABLE);
     }
+    pub(super) fn restore_limit(&self, bytes: usize) {
+        self.limit.store(bytes, Ordering::Relaxed);
+    }
     /// `unix_writable`: three quarters of the buffer are free.
     pub(super) fn is_writable(&self) -> bool {
         self.used().saturating_mul(4) <= self.limit()
@@ -89,7 +92,7 @@ pub(super) struct Message {
     pub(super) credentials: Option<Ucred>,
     pub(super) rights: Vec<Arc<OpenFile>>,
     pub(super) eor: bool,
-    _charge: Charge,
+    charge: Charge,
 }
 
 impl Message {
@@ -101,8 +104,12 @@ impl Message {
             credentials: None,
             rights: Vec::new(),
             eor: false,
-            _charge: charge,
+            charge,
         }
+    }
+    /// Whether `account` pays for it.
+    pub(super) fn is_charged_to(&self, account: &Arc<Account>) -> bool {
+        Arc::ptr_eq(&self.charge.account, account)
     }
     pub(super) fn bytes(&self) -> &[u8] {
         self.data.get(self.start..).unwrap_or_default()

@@ -70,6 +70,19 @@ impl Runtime {
         command
     }
 
+    /// The platform that it runs on, where it is ours.
+    pub(super) fn platform(&self) -> Option<&str> {
+        let place = self.flags.iter().position(|flag| flag == "--platform")?;
+        self.flags.get(place + 1).map(String::as_str)
+    }
+
+    /// As [`Runtime::command`], on another platform.
+    pub(super) fn command_on(&self, platform: &str) -> Command {
+        let mut command = Command::new(&self.binary);
+        command.arg("--root").arg(&self.state).args(["--platform", platform]);
+        command
+    }
+
     /// Runs one runtime command.
     pub(super) fn call(&self, args: &[&str]) -> Result<Captured> {
         process::capture(self.command().args(args), LIMIT)

@@ -55,10 +55,10 @@ echo "pid $$"
 const EXPECTED: &str = "kept\nkept\nkept\n600 2\nlarge\n306200\nchanged\nremoved\nnew\ntrapped\n20000\n/tmp/dir\n0027\nsleeper 143\nclock\nfifo\npid 1\n";
 
 /// A container that has printed `ready`, and where its parts are.
-struct Ready {
-    bundle: PathBuf,
-    shared: PathBuf,
-    image: PathBuf,
+pub(super) struct Ready {
+    pub(super) bundle: PathBuf,
+    pub(super) shared: PathBuf,
+    pub(super) image: PathBuf,
     output: PathBuf,
 }
 
@@ -88,10 +88,12 @@ fn start(runtime: &Runtime, script: &str) -> Result<Ready> {
 }
 
 /// Runs a script of `tests/workloads/restore`.
-fn start_python(runtime: &Runtime, name: &str) -> Result<Ready> {
+pub(super) fn start_python(runtime: &Runtime, name: &str) -> Result<Ready> {
     let root = rootfs::cached(Kind::Python)?;
     let ready = bundle(runtime, &["/usr/bin/python3", &format!("/shared/{name}"), "/shared/go"], &root)?;
-    fs::copy(setup::root().join("tests/workloads/restore").join(name), ready.shared.join(name))?;
+    for file in [name, "common.py"] {
+        fs::copy(setup::root().join("tests/workloads/restore").join(file), ready.shared.join(file))?;
+    }
     start_ready(runtime, ready)
 }
 
@@ -112,14 +114,14 @@ fn start_ready(runtime: &Runtime, ready: Ready) -> Result<Ready> {
     Ok(ready)
 }
 
-fn checkpoint(runtime: &Runtime, ready: &Ready, flags: &[&str]) -> Result<()> {
+pub(super) fn checkpoint(runtime: &Runtime, ready: &Ready, flags: &[&str]) -> Result<()> {
     let image = ready.image.to_string_lossy().into_owned();
     let args = [&["checkpoint", "--image-path", &image], flags, &["test"]].concat();
     runtime.ok(&args).map(|_| ())
 }
 
 /// The container ended with its checkpoint.
-fn gone(runtime: &Runtime) -> Result<()> {
+pub(super) fn gone(runtime: &Runtime) -> Result<()> {
     wait_for_status(runtime, "test", "stopped")?;
     runtime.ok(&["delete", "test"]).map(|_| ())
 }
@@ -133,7 +135,7 @@ fn restore(runtime: &Runtime, ready: &Ready, id: &str) -> Result<String> {
     Ok(printed)
 }
 
-fn clean_root(runtime: &Runtime) {
+pub(super) fn clean_root(runtime: &Runtime) {
     // Mount points that a runtime makes in a root of ours do not stay.
     let _not_there = fs::remove_dir(runtime.root.join("shared"));
 }

@@ -39,9 +39,9 @@ io, got = os.pipe(), []
 signal.signal(signal.SIGIO, lambda *_: got.append('io'))
 fcntl.fcntl(io[0], fcntl.F_SETOWN, os.getpid()); fcntl.fcntl(io[0], fcntl.F_SETFL, os.O_ASYNC | os.O_NONBLOCK)
 # The image's own files: moved, with a second name, a directory that was moved with what is in it.
-os.rename('/etc/passwd', '/tmp/passwd'); os.link('/etc/hosts', '/tmp/hosts') if os.path.exists('/etc/hosts') else open('/tmp/hosts', 'w').close()
-moved = open('/tmp/passwd').read()
-mode = stat.S_IMODE(os.stat('/tmp/passwd').st_mode)
+os.rename('/etc/passwd', '/passwd'); os.link('/etc/hosts', '/hosts') if os.path.exists('/etc/hosts') else open('/hosts', 'w').close()
+moved = open('/passwd').read()
+mode = stat.S_IMODE(os.stat('/passwd').st_mode)
 time.sleep(0.05)
 
 ready_and_go()
@@ -71,7 +71,7 @@ def events():
     return out
 same('event', events(), [(wd, 0x100, b'before')])
 os.unlink('/tmp/watched/before')
-with open('/tmp/passwd', 'a') as f: f.write('more\n')
+with open('/passwd', 'a') as f: f.write('more\n')
 same('events', events(), [(wd, 0x200, b'before'), (wd2, 2, b'')])
 same('new watch', call('inotify_add_watch', watch, b'/tmp', 2), 3)
 p = select.poll(); p.register(pidfd, select.POLLIN); p.register(deadfd, select.POLLIN)
@@ -80,6 +80,6 @@ os.write(w, b'x'); same('pidfd', os.waitid(os.P_PIDFD, pidfd, os.WEXITED).si_sta
 same('pidfd of nobody', 'Pid:\t-1' in open(f'/proc/self/fdinfo/{deadfd}').read(), True)
 os.write(io[1], b'x'); wait_until('SIGIO', lambda: got)
 same('owner', (fcntl.fcntl(io[0], fcntl.F_GETOWN), bool(fcntl.fcntl(io[0], fcntl.F_GETFL) & os.O_ASYNC)), (os.getpid(), True))
-same('moved', (open('/tmp/passwd').read(), os.path.exists('/etc/passwd')), (moved + 'more\n', False))
-same('mode', stat.S_IMODE(os.stat('/tmp/passwd').st_mode), mode)
+same('moved', (open('/passwd').read(), os.path.exists('/etc/passwd')), (moved + 'more\n', False))
+same('mode', stat.S_IMODE(os.stat('/passwd').st_mode), mode)
 finish()

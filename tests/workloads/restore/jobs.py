@@ -6,7 +6,8 @@ from common import *
 SYS_futex, SYS_futex_waitv, SYS_exit = 202, 449, 60
 # A child that is stopped while it reads, and one whose stop nobody has been told of.
 r, w = os.pipe()
-def reads(): return 4 if os.read(r, 1) == b'x' else 1
+# In a group of its own: in an orphaned one, a terminal's stop is not taken.
+def reads(): os.setpgid(0, 0); return 4 if os.read(r, 1) == b'x' else 1
 stopped, unseen = child(reads), child(reads)
 time.sleep(0.1)
 os.kill(stopped, signal.SIGSTOP); os.waitpid(stopped, os.WUNTRACED)

@@ -112,9 +112,10 @@ impl Container {
         let mut made = self.tasks(image, &groups)?;
         let (stdio, terminal) = (config.stdio, config.terminal);
         let given = Given { stdio, terminal, console: sandbox.console.as_ref() };
+        // First: a path may lead to a process.
+        self.enter(image, &groups, &made, sandbox.last_pid)?;
         let sessions = self.furnish(image, given, &sandbox, &groups, &made)?;
-        // Until here nobody can see them.
-        self.enter(image, &groups, &made, sandbox.last_pid, &sessions)?;
+        self.give_terminals(&sessions)?;
         let init = self.pids.group(sandbox.init).ok_or_else(|| {
             RestoreError::Record(format!("the first process, {}, is not there", sandbox.init))
         })?;
@@ -389,14 +390,13 @@ impl Container {
         Ok(fs)
     }
 
-    /// Gives processes and threads their numbers. From here on others can see them.
+    /// Gives processes and threads their numbers. Nothing runs yet that could see them.
     fn enter(
         self: &Arc<Self>,
         image: &Image,
         groups: &BTreeMap<i32, Arc<ThreadGroup>>,
         made: &[Made],
         last_pid: i32,
-        sessions: &[SessionTty],
     ) -> Result<(), RestoreError> {
         let mut left: Vec<rec::Process> = Vec::new();
         for pid in groups.keys() {
@@ -463,12 +463,18 @@ impl Container {
             tables.tasks.insert(one.record.tid, one.current.task().clone());
             tables.count_user(one.current.creds().ruid);
         }
+        tables.go_on_from(last_pid);
+        Ok(())
+    }
+
+    /// Gives sessions their terminals.
+    fn give_terminals(&self, sessions: &[SessionTty]) -> Result<(), RestoreError> {
+        let mut tables = self.pids.lock();
         for (sid, tty, foreground) in sessions {
             let session = tables.sessions.get_mut(sid);
             let session = session.ok_or_else(|| RestoreError::Record(format!("session {sid}")))?;
             (session.tty, session.foreground) = (*tty, *foreground);
         }
-        tables.go_on_from(last_pid);
         Ok(())
     }
 }

@@ -9,7 +9,7 @@ r, w = os.pipe()
 # In a group of its own: in an orphaned one, a terminal's stop is not taken.
 def reads(): os.setpgid(0, 0); return 4 if os.read(r, 1) == b'x' else 1
 stopped, unseen = child(reads), child(reads)
-time.sleep(0.1)
+wait_until('groups', lambda: all(os.getpgid(pid) == pid for pid in (stopped, unseen)))
 os.kill(stopped, signal.SIGSTOP); os.waitpid(stopped, os.WUNTRACED)
 os.kill(unseen, signal.SIGTSTP)
 wait_until('stopped', lambda: state_of(unseen) == 'T')

@@ -9,12 +9,13 @@ use std::fs;
 use std::path::Path;
 
 pub(super) const CHECKS: &[Check] = &[
-    ("restore/terminals", |runtime| program(runtime, "terminals.py")),
-    ("restore/timers", |runtime| program(runtime, "timers.py")),
-    ("restore/files", |runtime| program(runtime, "files.py")),
-    ("restore/jobs", |runtime| program(runtime, "jobs.py")),
-    ("restore/sockets", |runtime| program(runtime, "sockets.py")),
-    ("restore/ipc", |runtime| program(runtime, "ipc.py")),
+    ("restore/objects/terminals", |runtime| program(runtime, "terminals.py")),
+    ("restore/objects/timers", |runtime| program(runtime, "timers.py")),
+    ("restore/objects/files", |runtime| program(runtime, "files.py")),
+    ("restore/objects/jobs", |runtime| program(runtime, "jobs.py")),
+    ("restore/objects/sockets", |runtime| program(runtime, "sockets.py")),
+    ("restore/objects/ipc", |runtime| program(runtime, "ipc.py")),
+    ("restore/objects/blocked", |runtime| program(runtime, "blocked.py")),
 ];
 
 /// Runs a program until it is ready, checkpoints it, and restores it on each platform, twice on its own.

@@ -67,6 +67,10 @@ impl Default for Data {
 }
 
 impl Data {
+    /// Empty, and to be sealed as anybody likes.
+    pub(super) fn unsealed() -> Data {
+        Data { seals: 0, ..Data::default() }
+    }
     pub(super) fn size(&self) -> u64 {
         self.size
     }

@@ -67,9 +67,7 @@ pub(crate) fn seals_of(inode: &Inode) -> Option<u32> {
 /// An empty memfd that is restored. It has no seals until [`set_seals`]: they would be in the way of its contents and
 /// mappings. `shown` is its name with all that is shown around it.
 pub(crate) fn restored(shown: &str, owner: Owner) -> Path {
-    let mut data = file::Data::default();
-    data.seals = 0;
-    open_new(data, owner, shown).path.clone()
+    open_new(file::Data::unsealed(), owner, shown).path.clone()
 }
 
 /// An open file on a restored memfd that does not count as a writer.

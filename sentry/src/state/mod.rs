@@ -13,6 +13,7 @@
 mod identity;
 mod ipc;
 pub mod memory;
+mod moved;
 mod processes;
 pub mod records;
 pub mod restore;

@@ -671,6 +671,8 @@ pub struct TreeNode {
     pub format: u32,
     /// The tree below has it at this place; what follows is what differs.
     pub lower: bool,
+    /// Where the tree below has it, where that is not this place.
+    pub origin: Option<Vec<u8>>,
     pub attr: Option<TreeAttr>,
     pub contents: Option<TreeContents>,
     pub link: Vec<u8>,

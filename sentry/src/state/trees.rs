@@ -12,6 +12,7 @@ use std::sync::Arc;
 use quicksand_abi::{Errno, PAGE_SIZE};
 use quicksand_checkpoint::Image;
 
+use super::moved::Origins;
 use super::records::{self as rec, kind};
 use super::restore::RestoreError;
 use super::save::{SaveError, Saver, unsupported};
@@ -58,6 +59,7 @@ impl Saver<'_> {
             let shown = self.path(&place, "a mounted file system")?;
             let mut tree = Collected::default();
             self.node(&mut tree, &mount.root.inode, &mut next_space)?;
+            let mut origins = None;
             let mut work = vec![(0u32, mount.root.inode.clone())];
             while let Some((dir, inode)) = work.pop() {
                 for (name, child) in entries_of(&inode) {
@@ -68,12 +70,21 @@ impl Saver<'_> {
                     if is_as_below(&child) {
                         continue;
                     }
-                    check_place(&inode, &name, &child)?;
                     let known = tree.places.get(&child.id).copied();
                     let node = match known {
                         Some(node) => node,
                         None => self.node(&mut tree, &child, &mut next_space)?,
                     };
+                    if known.is_none() && !is_in_place(&inode, &name, &child) {
+                        let origins = origins.get_or_insert_with(|| Origins::of(&mount.root.inode));
+                        let Some(origin) = origins.find(&child) else {
+                            let name = String::from_utf8_lossy(&name).into_owned();
+                            return unsupported(format!("a file of the image was moved: {name:?}"));
+                        };
+                        if let Some(node) = tree.nodes.get_mut(node as usize) {
+                            node.origin = Some(origin);
+                        }
+                    }
                     tree.entries.push(rec::TreeEntry { dir, name: name.into(), node: Some(node) });
                     if child.is_dir() && known.is_none() {
                         work.push((node, child));
@@ -94,7 +105,7 @@ impl Saver<'_> {
                 node.contents = Some(self.lower_contents(&file.inode, &mut next_space)?);
             }
             let attr = file.inode.attr().map_err(|e| SaveError::Memory(format!("a removed file: {e:?}")))?;
-            node.lower = false;
+            (node.lower, node.origin) = (false, None);
             node.attr = Some(tree_attr(&attr));
             let (name, linkable) = (file.path.dentry.name().into(), file.path.dentry.is_linkable());
             self.add(kind::UNNAMED, id, &rec::Unnamed { mount, name, linkable, node })?;
@@ -164,6 +175,7 @@ impl Saver<'_> {
         tree.nodes.push(rec::TreeNode {
             format: format_of(inode.kind),
             lower,
+            origin: None,
             attr: changed.then(|| tree_attr(&attr)),
             contents,
             link,
@@ -269,7 +281,7 @@ fn is_as_below(inode: &Inode) -> bool {
         None => return false,
     };
     while let Some(changes) = work.pop() {
-        if changes.lower.is_none() || changes.upper.is_some() || changes.contents {
+        if changes.lower.is_none() || changes.upper.is_some() || changes.contents || changes.renamed {
             return false;
         }
         for (_, child) in changes.entries {
@@ -282,18 +294,13 @@ fn is_as_below(inode: &Inode) -> bool {
     true
 }
 
-/// A file of the lower tree must be where the lower tree has it: one that was moved cannot be found again.
-fn check_place(dir: &Inode, name: &[u8], child: &Inode) -> Result<(), SaveError> {
-    let lower_of = |inode: &Inode| overlay::changes(inode).and_then(|changes| changes.lower);
-    let Some(lower) = lower_of(child) else { return Ok(()) };
-    let found = lower_of(dir).and_then(|dir| dir.ops.lookup(&dir, name, None).ok());
-    match found {
-        Some(found) if found.ino == lower.ino && found.sb.dev == lower.sb.dev => Ok(()),
-        _ => {
-            let name = String::from_utf8_lossy(name).into_owned();
-            unsupported(format!("a file of the image was moved or has a further name: {name:?}"))
-        }
-    }
+/// Whether a file of the lower tree is where the lower tree has it. Any other file is in its place.
+fn is_in_place(dir: &Inode, name: &[u8], child: &Inode) -> bool {
+    let Some(changes) = overlay::changes(child) else { return true };
+    let Some(lower) = changes.lower.filter(|_| changes.renamed) else { return true };
+    let below = overlay::changes(dir).and_then(|changes| changes.lower);
+    let found = below.and_then(|dir| dir.ops.lookup(&dir, name, None).ok());
+    found.is_some_and(|found| found.ino == lower.ino && found.sb.dev == lower.sb.dev)
 }
 
 fn format_of(kind: FileKind) -> u32 {
@@ -347,6 +354,16 @@ pub(super) fn restore(container: &Container, record: &rec::Tree, image: &Image) 
             continue;
         }
         let node = node_of(number)?;
+        if let Some(origin) = &node.origin {
+            let shown = String::from_utf8_lossy(origin).into_owned();
+            let gone = |errno: Errno| RestoreError::Gone(format!("{shown} ({errno})"));
+            let inode = overlay::adopt(&place.dentry.inode, &dir, name, origin).map_err(gone)?;
+            if format_of(inode.kind) != node.format {
+                return Err(wrong("a file that is of another kind now"));
+            }
+            made.insert(number, inode);
+            continue;
+        }
         let there = match dir.ops.lookup(&dir, name, None) {
             Ok(inode) => Some(inode),
             Err(Errno::ENOENT) => None,

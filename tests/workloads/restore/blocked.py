@@ -18,7 +18,7 @@ def sigset(*signals):
 block = lambda *s: signal.pthread_sigmask(signal.SIG_BLOCK, s)
 block(signal.SIGUSR1, signal.SIGUSR2)
 started = time.monotonic()
-LONG = 2.5 # Of what only waits: it ends after the restore.
+LONG = 10.5 # Of what only waits: it ends after the restore.
 
 # Reading.
 r1 = pipe()
@@ -33,7 +33,7 @@ def _(): return os.read(a.fileno(), 10) != b'go'
 m, s = pty.openpty(); later(lambda: os.write(m, b'go\n'))
 @on('read a terminal')
 def _(): return os.read(s, 10) != b'go\n'
-m2, s2 = pty.openpty(); tty.setraw(s2); t = tty.tcgetattr(s2); t[6][tty.VMIN], t[6][tty.VTIME] = 4, 30; tty.tcsetattr(s2, 0, t); os.write(m2, b'a')
+m2, s2 = pty.openpty(); tty.setraw(s2); t = tty.tcgetattr(s2); t[6][tty.VMIN], t[6][tty.VTIME] = 4, 105; tty.tcsetattr(s2, 0, t); os.write(m2, b'a')
 @on('read a terminal with a time')
 def _(): return os.read(s2, 10) != b'a'
 e = call('eventfd', 0, 0); later(lambda: os.write(e, struct.pack('Q', 5)))

@@ -21,7 +21,6 @@ for name in 'abcdef': os.mkfifo('/tmp/' + name)
 both = os.open('/tmp/a', os.O_RDWR | os.O_NONBLOCK); os.write(both, b'in the fifo')
 early = os.open('/tmp/b', os.O_RDONLY | os.O_NONBLOCK)
 gone_r = os.open('/tmp/c', os.O_RDONLY | os.O_NONBLOCK); gone_w = os.open('/tmp/c', os.O_WRONLY); os.write(gone_w, b'gone'); os.unlink('/tmp/c')
-pair_r = os.open('/tmp/f', os.O_RDONLY | os.O_NONBLOCK); pair_w = os.open('/tmp/f', os.O_WRONLY)
 def reads(): return 0 if os.read(os.open('/tmp/d', os.O_RDONLY), 100) == b'to who waits' else 1
 def writes(): os.write(os.open('/tmp/e', os.O_WRONLY), b'from who waits')
 reader, writer = child(reads), child(writes)
@@ -34,6 +33,8 @@ open('/tmp/watched/before', 'w').close()
 # Pidfds: of who lives, of who has been reaped.
 alive = child(lambda: os.read(r, 1) and 3); pidfd = os.pidfd_open(alive)
 dead = child(lambda: 0); deadfd = os.pidfd_open(dead); os.waitpid(dead, 0)
+# After the children, who would keep it open.
+pair_r = os.open('/tmp/f', os.O_RDONLY | os.O_NONBLOCK); pair_w = os.open('/tmp/f', os.O_WRONLY)
 # Signals.
 io, got = os.pipe(), []
 signal.signal(signal.SIGIO, lambda *_: got.append('io'))
@@ -41,6 +42,7 @@ fcntl.fcntl(io[0], fcntl.F_SETOWN, os.getpid()); fcntl.fcntl(io[0], fcntl.F_SETF
 # The image's own files: moved, with a second name, a directory that was moved with what is in it.
 os.rename('/etc/passwd', '/passwd'); os.link('/etc/hosts', '/hosts') if os.path.exists('/etc/hosts') else open('/hosts', 'w').close()
 moved = open('/passwd').read()
+listing = sorted(os.listdir('/etc/python3.11')); os.mkdir('/new'); os.mkdir('/new/dir'); os.rename('/etc/python3.11', '/new/dir/moved'); open('/new/dir/moved/added', 'w').write('added')
 mode = stat.S_IMODE(os.stat('/passwd').st_mode)
 time.sleep(0.05)
 
@@ -81,5 +83,9 @@ same('pidfd of nobody', 'Pid:\t-1' in open(f'/proc/self/fdinfo/{deadfd}').read()
 os.write(io[1], b'x'); wait_until('SIGIO', lambda: got)
 same('owner', (fcntl.fcntl(io[0], fcntl.F_GETOWN), bool(fcntl.fcntl(io[0], fcntl.F_GETFL) & os.O_ASYNC)), (os.getpid(), True))
 same('moved', (open('/passwd').read(), os.path.exists('/etc/passwd')), (moved + 'more\n', False))
+same('moved directory', (sorted(os.listdir('/new/dir/moved')), os.path.exists('/etc/python3.11')), (sorted(listing + ['added']), False))
+same('links', os.stat('/hosts').st_ino == os.stat('/etc/hosts').st_ino and os.stat('/hosts').st_nlink, 2)
+with open('/hosts', 'a') as f: f.write('one file\n')
+same('one file', open('/etc/hosts').read().endswith('one file\n'), True)
 same('mode', stat.S_IMODE(os.stat('/passwd').st_mode), mode)
 finish()

@@ -43,6 +43,12 @@ pub(super) struct State {
     pub(super) dir: Directory,
 }
 
+impl State {
+    pub(super) fn has_new_names(&self) -> bool {
+        self.renamed_at.is_some()
+    }
+}
+
 impl Node {
     pub(super) fn of(inode: &Inode) -> Result<&Node, Errno> {
         inode.ops_as::<Node>().ok_or(Errno::EXDEV)
@@ -105,7 +111,7 @@ impl Node {
         self.changed.load(Ordering::Acquire)
     }
 
-    fn add_links(&self, by: i32) {
+    pub(super) fn add_links(&self, by: i32) {
         let mut state = self.state.lock();
         state.nlink = state.nlink.saturating_add_signed(by);
         state.renamed_at = Some(now());
@@ -131,7 +137,7 @@ impl Node {
         Ok(())
     }
 
-    fn insert(&self, name: &FileName, inode: &Arc<Inode>) -> Result<(), Errno> {
+    pub(super) fn insert(&self, name: &FileName, inode: &Arc<Inode>) -> Result<(), Errno> {
         let mut state = self.state.lock();
         let shadows = match (state.dir.shadows(name), &self.lower) {
             (Some(known), _) => known,

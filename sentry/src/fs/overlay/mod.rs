@@ -97,6 +97,8 @@ pub(crate) struct Changes {
     /// What holds the changed attributes, and the contents where `contents` says so.
     pub upper: Option<Arc<Inode>>,
     pub contents: bool,
+    /// Its names have changed: it was moved, or has got or lost one.
+    pub renamed: bool,
     /// Of a directory: what is known to be there, or (`None`) removed.
     pub entries: Vec<Known>,
 }
@@ -109,6 +111,7 @@ pub(crate) fn changes(inode: &Inode) -> Option<Changes> {
         lower: node.lower.clone(),
         upper: state.upper.clone(),
         contents: node.is_changed(),
+        renamed: state.has_new_names(),
         entries: state.dir.known(),
     })
 }
@@ -117,6 +120,22 @@ pub(crate) fn changes(inode: &Inode) -> Option<Changes> {
 pub(crate) fn white_out(dir: &Inode, name: &[u8]) -> Result<(), Errno> {
     Node::of(dir)?.state.lock().dir.white_out(name);
     Ok(())
+}
+
+/// For a restore: gives the lower file at `path` a name in `dir`. Both are of the overlay with this root.
+pub(crate) fn adopt(root: &Inode, dir: &Inode, name: &[u8], path: &[u8]) -> Result<Arc<Inode>, Errno> {
+    let mut lower = Node::of(root)?.lower.clone().ok_or(Errno::EINVAL)?;
+    for part in path.split(|byte| *byte == b'/').filter(|part| !part.is_empty()) {
+        if !lower.is_dir() || part.len() > 255 || matches!(part, b"." | b"..") {
+            return Err(Errno::ENOENT);
+        }
+        lower = lower.ops.lookup(&lower, part, None)?;
+    }
+    let node = Node::of(dir)?;
+    let inode = Node::over(&node.fs, &dir.sb, lower)?;
+    node.insert(name, &inode)?;
+    Node::of(&inode)?.add_links(0);
+    Ok(inode)
 }
 
 /// For a restore: the upper node of a file; with `contents`, what it holds is the file's, and it is empty now.

@@ -60,6 +60,14 @@ impl MemPolicy {
         }
         Ok(MemPolicy(mode | flags))
     }
+    /// As user space passes it.
+    pub(crate) fn bits(self) -> u16 {
+        self.0
+    }
+    /// From [`MemPolicy::bits`]; `None` where there is no such mode.
+    pub(crate) fn from_bits(bits: u16) -> Option<MemPolicy> {
+        Some(MemPolicy(bits)).filter(|policy| policy.mode() < MODES)
+    }
     fn mode(self) -> u16 {
         self.0 & !MODE_FLAGS
     }

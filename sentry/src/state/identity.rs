@@ -11,7 +11,7 @@
 //! | host pids, descriptors, cgroup, container id, network namespace | the new container's; none of them is ever stored |
 //! | TCP sequence numbers, ephemeral ports | the host's, in the new network namespace |
 //! | TCP connections | are not carried over |
-//! | processor times, `start_time` | begin with the restore |
+//! | `start_time` | begins with the restore; processor times go on |
 //!
 //! What a program has drawn before the checkpoint and keeps (a generator's state, keys, the layout of its memory) is in every copy.
 

@@ -16,6 +16,7 @@ use super::records as rec;
 use super::restore::RestoreError;
 use super::save::SaveError;
 use super::sink::ImageSink;
+use crate::mm::numa::MemPolicy;
 use crate::mm::{Inner, Layout, Limits, Marks, MemoryManager, SharedMemory, VmFlags, Vma, VmaBacking};
 use crate::vfs::OpenFile;
 
@@ -116,6 +117,7 @@ pub(super) fn describe(mm: &MemoryManager) -> Result<Described, SaveError> {
             prot: prot_bits(vma.prot),
             max_prot: prot_bits(vma.max_prot),
             flags: vma.flags.bits(),
+            policy: vma.policy.bits(),
             backing,
             anon_name: vma.anon_name.as_ref().map(|name| name.to_vec()),
         });
@@ -359,6 +361,7 @@ fn make_vma(
     let mut vma = Vma::anonymous(range, prot_from(record.prot));
     vma.max_prot = prot_from(record.max_prot);
     vma.flags = VmFlags::from_bits_truncate(record.flags);
+    vma.policy = MemPolicy::from_bits(record.policy).ok_or_else(|| wrong("a memory policy"))?;
     vma.anon_name = record.anon_name.as_deref().map(Arc::from);
     match &record.backing {
         rec::Backing::Anon if vma.is_shared() => return Err(wrong("shared memory without a file")),

@@ -103,6 +103,8 @@ pub struct Task {
     pub no_new_privs: bool,
     pub personality: u32,
     pub timer_slack_ns: u64,
+    /// As `set_mempolicy(2)` takes it.
+    pub mem_policy: u16,
     pub sched: Sched,
     /// In the order of `struct user_regs_struct`.
     pub regs: [u64; 23],
@@ -290,6 +292,8 @@ pub struct Vma {
     pub prot: u8,
     pub max_prot: u8,
     pub flags: u32,
+    /// A memory policy, as `mbind(2)` takes it.
+    pub policy: u16,
     pub backing: Backing,
     pub anon_name: Option<Vec<u8>>,
 }

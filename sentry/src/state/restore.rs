@@ -237,6 +237,8 @@ impl Container {
             state.no_new_privs = record.no_new_privs;
             state.personality = record.personality;
             state.timer_slack_ns = record.timer_slack_ns;
+            let policy = crate::mm::numa::MemPolicy::from_bits(record.mem_policy);
+            state.mem_policy = policy.ok_or_else(|| wrong("its memory policy"))?;
             let s = record.sched;
             state.sched = sched::SchedState {
                 policy: s.policy,

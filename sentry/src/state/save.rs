@@ -261,6 +261,7 @@ impl Saver<'_> {
                 no_new_privs: state.no_new_privs,
                 personality: state.personality,
                 timer_slack_ns: state.timer_slack_ns,
+                mem_policy: state.mem_policy.bits(),
                 sched: rec::Sched {
                     policy: sched.policy,
                     priority: sched.priority,

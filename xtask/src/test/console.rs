@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 pub(super) const CHECKS: &[Check] = &[
     ("console/interactive-shell", interactive_shell),
     ("console/hang-up", hang_up),
+    ("console/restore", restored),
     ("console/do", do_command),
 ];
 
@@ -94,13 +95,67 @@ fn do_command(runtime: &Runtime) -> Result<()> {
     Ok(())
 }
 
+/// A shell goes on at another terminal.
+fn restored(runtime: &Runtime) -> Result<()> {
+    let argv = ["/bin/bash", "--norc", "-i"];
+    let mut terminal = create(runtime, &argv)?;
+    runtime.ok(&["start", "test"])?;
+    let before = (|| {
+        terminal.wait_for(PROMPT)?;
+        terminal.say("kept=kep''t; sleep 1000 & sleep 1001\n")?;
+        terminal.wait_for("[1] ")?;
+        // Not before the job is in the foreground does the key stop it.
+        runtime.ok(&["exec", "test", "/bin/bash", "-c", "until grep -q 'sleep.1001' /proc/[0-9]*/cmdline; do :; done"])?;
+        terminal.say("\u{1a}")?;
+        terminal.wait_for("Stopped")?;
+        terminal.wait_for(PROMPT)
+    })();
+    before.with_context(|| format!("the session was:\n{}", terminal.all()))?;
+    let image = runtime.scratch()?.join("image");
+    runtime.ok(&["checkpoint", "--image-path", &image.to_string_lossy(), "test"])?;
+    wait_for_status(runtime, "test", "stopped")?;
+    runtime.ok(&["delete", "test"])?;
+    drop(terminal);
+    let mut terminal = create_with(runtime, &argv, |spec| {
+        spec["annotations"]["dev.quicksand.image"] = json!(image);
+    })?;
+    runtime.ok(&["start", "test"])?;
+    let after = (|| {
+        terminal.say("echo =$kept=; tty; stty size; jobs; fg %2\n")?;
+        terminal.wait_for("=kept=")?;
+        terminal.wait_for("/dev/pts/0")?;
+        terminal.wait_for("30 100")?;
+        terminal.wait_for("[1]")?;
+        terminal.wait_for("Stopped")?;
+        terminal.wait_for("sleep 1001")?;
+        terminal.say("\u{3}")?;
+        terminal.wait_for(PROMPT)?;
+        terminal.say("kill %1; wait %1; echo =$?=\n")?;
+        terminal.wait_for("=143=")
+    })();
+    let ended = runtime.call(&["delete", "--force", "test"])?;
+    after.with_context(|| format!("the session was:\n{}", terminal.all()))?;
+    ensure!(ended.success(), "delete: {}", ended.stderr_text());
+    Ok(())
+}
+
 /// A container with a terminal, created and not started; returns the terminal's other end.
 fn create(runtime: &Runtime, argv: &[&str]) -> Result<Terminal> {
+    create_with(runtime, argv, |_| {})
+}
+
+/// As [`create`]; the configuration can be changed first.
+fn create_with(
+    runtime: &Runtime,
+    argv: &[&str],
+    change: impl FnOnce(&mut serde_json::Value),
+) -> Result<Terminal> {
     let root = rootfs::cached(Kind::Python)?;
     let bundle = runtime.bundle(argv, |spec| {
         spec["root"]["path"] = json!(root);
         spec["process"]["terminal"] = json!(true);
         spec["process"]["env"] = json!(["PATH=/usr/bin", "PS1=ready> ", "TERM=dumb"]);
+        change(spec);
     })?;
     // A socket's path is short; a build's folder may not be.
     let path = std::env::temp_dir().join(format!("quicksand-console-{}", std::process::id()));

@@ -69,7 +69,7 @@ impl Ready {
     }
 }
 
-fn bundle(runtime: &Runtime, argv: &[&str], root: &Path) -> Result<Ready> {
+pub(super) fn bundle(runtime: &Runtime, argv: &[&str], root: &Path) -> Result<Ready> {
     let dir = runtime.scratch()?;
     let shared = dir.join("shared");
     fs::create_dir(&shared)?;
@@ -97,7 +97,7 @@ pub(super) fn start_python(runtime: &Runtime, name: &str) -> Result<Ready> {
     start_ready(runtime, ready)
 }
 
-fn start_ready(runtime: &Runtime, ready: Ready) -> Result<Ready> {
+pub(super) fn start_ready(runtime: &Runtime, ready: Ready) -> Result<Ready> {
     let mut command = runtime.command();
     command.args(["run", "--detach", "--bundle"]).arg(&ready.bundle).arg("test").stdin(Stdio::null());
     command
@@ -389,9 +389,9 @@ fn paused(runtime: &Runtime) -> Result<()> {
 
 /// What an image cannot hold is named, and the container goes on.
 fn refused(runtime: &Runtime) -> Result<()> {
-    let ready = start(runtime, "mkfifo /tmp/p; exec 8<>/tmp/p; echo ready; sleep 1000")?;
+    let ready = start(runtime, "mkdir /tmp/d; cd /tmp/d; rmdir /tmp/d; echo ready; sleep 1000")?;
     let image = ready.image.to_string_lossy().into_owned();
-    runtime.fails_clearly(&["checkpoint", "--image-path", &image, "test"], "FIFO")?;
+    runtime.fails_clearly(&["checkpoint", "--image-path", &image, "test"], "directory was removed: /tmp/d")?;
     ensure!(!ready.image.exists(), "a refused checkpoint left an image");
     wait_for_status(runtime, "test", "running")?;
     runtime.ok(&["exec", "test", "true"])?;

@@ -3,7 +3,10 @@
 
 use super::container::{Check, LIMIT, Runtime};
 use super::restore::{self, Ready};
+use crate::build::{Linkage, compile_c};
 use crate::process;
+use crate::rootfs::{self, Kind};
+use crate::setup;
 use anyhow::{Context, Result, ensure};
 use std::fs;
 use std::path::Path;
@@ -16,12 +19,26 @@ pub(super) const CHECKS: &[Check] = &[
     ("restore/objects/sockets", |runtime| program(runtime, "sockets.py")),
     ("restore/objects/ipc", |runtime| program(runtime, "ipc.py")),
     ("restore/objects/blocked", |runtime| program(runtime, "blocked.py")),
+    ("restore/objects/programs", |runtime| program(runtime, "programs.py")),
+    ("restore/objects/threads", threads),
 ];
 
 /// Runs a program until it is ready, checkpoints it, and restores it on each platform, twice on its own.
 fn program(runtime: &Runtime, name: &str) -> Result<()> {
-    let ready = restore::start_python(runtime, name)?;
-    restore::checkpoint(runtime, &ready, &[])?;
+    on_each_platform(runtime, &restore::start_python(runtime, name)?, name)
+}
+
+/// A C program with thirty threads.
+fn threads(runtime: &Runtime) -> Result<()> {
+    let source = setup::root().join("tests/workloads/restore/threads.c");
+    let argv = ["/shared/threads", "/shared/go"];
+    let ready = restore::bundle(runtime, &argv, &rootfs::cached(Kind::Busybox)?)?;
+    compile_c(&source, &ready.shared.join("threads"), Linkage::Static, "-O1")?;
+    on_each_platform(runtime, &restore::start_ready(runtime, ready)?, "threads")
+}
+
+fn on_each_platform(runtime: &Runtime, ready: &Ready, name: &str) -> Result<()> {
+    restore::checkpoint(runtime, ready, &[])?;
     restore::gone(runtime)?;
     let own = runtime.platform().context("a platform")?;
     let other = if own == "kvm" { "systrap" } else { "kvm" };
@@ -32,7 +49,7 @@ fn program(runtime: &Runtime, name: &str) -> Result<()> {
         println!("NOT RUN: {name} restored on kvm: there is no /dev/kvm");
     }
     for platform in platforms {
-        let printed = restore_on(runtime, &ready, platform)?;
+        let printed = restore_on(runtime, ready, platform)?;
         ensure!(printed == "ok\n", "restored on {platform}: {printed:?}");
     }
     restore::clean_root(runtime);

@@ -24,10 +24,12 @@ use crate::layout::{AREA_LEN, KICK_SIGNAL, STUB_START, area, state};
 use crate::reaper::Kicked;
 use crate::shared::Shared;
 use crate::space::SystrapSpace;
-use crate::spin::{CYCLES_PER_NS, Spin};
+use crate::spin::Spin;
 use crate::sys::{futex_wait, futex_wake};
 use crate::threads::{Stub, Thread, ended};
 
+/// Of the time stamp counter; which need not be exact.
+const CYCLES_PER_NS: u64 = 3;
 /// Error code of an instruction fetch in user mode.
 const ERROR_FETCH: u32 = 1 << 4 | 1 << 2;
 

@@ -9,7 +9,6 @@ use quicksand_platform::{Access, EFLAGS_USER_MASK, Exit, Fault, FaultCause, Regi
 
 use crate::fpu::{self, Cpu, State};
 use crate::layout::{AREA_LEN, AREAS, KICK_SIGNAL, STACK, area};
-use crate::spin::{CYCLES_PER_NS, Spin};
 use crate::stub;
 use crate::sys::SharedMemory;
 
@@ -82,8 +81,6 @@ impl<'a> Frame<'a> {
         let stack = stub::alt_stack(address(0));
         memory.write(area + area::ALT_STACK, &stack);
         store(area::FRAME, address(FIRST_FRAME));
-        // It is made because somebody wants it soon.
-        store(area::SPIN_CYCLES, Spin::default().next() * CYCLES_PER_NS);
         store(FIRST_FRAME + offset::FLAGS, UCONTEXT_FLAGS);
         memory.write(area + FIRST_FRAME + offset::STACK, &stack);
         store(FIRST_FRAME + offset::FP_STATE, address(FIRST_STATE));

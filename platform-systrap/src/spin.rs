@@ -4,9 +4,6 @@
 //! out for a while where that has paid of late, and hardly at all where it has not (the guest computes, the call blocks,
 //! or there are fewer processors than threads that want one); now and then it is tried again.
 
-/// Of the time stamp counter; which need not be exact.
-pub(crate) const CYCLES_PER_NS: u64 = 3;
-
 /// Nanoseconds.
 const MOST: u64 = 20_000;
 const LEAST: u64 = 500;

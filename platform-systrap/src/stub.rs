@@ -271,12 +271,6 @@ global_asm!(
     "movabs rdx, {GLOBALS}",
     "cmp eax, dword ptr [rdx + {SENTRY_PID}]",
     "jne .Lqs_die",
-    // Its maker runs where the Sentry does; the child has its own way to go.
-    "xor edi, edi",
-    "mov esi, {PROCESSORS_LEN}",
-    "movabs rdx, {PROCESSORS}",
-    "mov eax, {SYS_sched_setaffinity}",
-    "syscall",
     // Its own descriptors: socket, request pages; and, for a moment, areas.
     "mov edi, {RECEIVED_FD}",
     "mov esi, {SOCKET_FD}",

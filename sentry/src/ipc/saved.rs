@@ -145,7 +145,11 @@ impl sem::SemSet {
         }
         Ok(sem::SemSet {
             owner,
-            semaphores: saved.semaphores.iter().map(|(value, pid)| sem::Semaphore { value: *value, pid: *pid }).collect(),
+            semaphores: saved
+                .semaphores
+                .iter()
+                .map(|(value, pid)| sem::Semaphore { value: *value, pid: *pid })
+                .collect(),
             otime: saved.otime,
             ctime: saved.ctime,
             waiting: HashMap::new(),

@@ -173,7 +173,8 @@ pub(super) fn restore_shared(
     image: &Image,
 ) -> Result<Arc<SharedMemory>, RestoreError> {
     let wrong = || RestoreError::Record(format!("shared memory {id}"));
-    let memory = crate::mm::syscalls::shared_memory(record.size, libc::MAP_NORESERVE as u32, record.key).map_err(|_| wrong())?;
+    let memory = crate::mm::syscalls::shared_memory(record.size, libc::MAP_NORESERVE as u32, record.key)
+        .map_err(|_| wrong())?;
     for extent in image.extents()?.space(FIRST_SHARED.checked_add(id).ok_or_else(wrong)?) {
         image.read_pages(extent, |page, bytes| {
             let at = page.checked_mul(PAGE_SIZE).filter(|at| *at < record.size).ok_or_else(wrong)?;

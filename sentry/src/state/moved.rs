@@ -64,7 +64,9 @@ impl Origins {
                 (Some(lower), Some(path)) => {
                     let at = [path, b"/", &*name].concat();
                     // What has never had another name is where it was, without a look.
-                    if untouched { Some((at, None)) } else {
+                    if untouched {
+                        Some((at, None))
+                    } else {
                         lower.ops.lookup(lower, &name, None).ok().map(|found| (at, Some(found)))
                     }
                 }
@@ -72,7 +74,9 @@ impl Origins {
             };
             let in_place = match (&below, child_changes.and_then(|c| c.lower)) {
                 (Some((_, None)), _) => true,
-                (Some((_, Some(found))), Some(lower)) => found.ino == lower.ino && found.sb.dev == lower.sb.dev,
+                (Some((_, Some(found))), Some(lower)) => {
+                    found.ino == lower.ino && found.sb.dev == lower.sb.dev
+                }
                 _ => false,
             };
             if let Some((at, Some(found))) = &below {

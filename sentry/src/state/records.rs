@@ -142,14 +142,29 @@ pub struct Call {
 #[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Resume {
     None,
-    Transferred { bytes: u64 },
-    Io { bytes: u64, deadline: Option<u64> },
+    Transferred {
+        bytes: u64,
+    },
+    Io {
+        bytes: u64,
+        deadline: Option<u64>,
+    },
     Deadline(Option<u64>),
-    SavedMask { mask: u64, deadline: Option<u64> },
-    CpuSleep { until_ns: i64 },
-    Messages { received: u32, deadline: Option<u64> },
+    SavedMask {
+        mask: u64,
+        deadline: Option<u64>,
+    },
+    CpuSleep {
+        until_ns: i64,
+    },
+    Messages {
+        received: u32,
+        deadline: Option<u64>,
+    },
     /// `vfork(2)`, which waits for this thread.
-    Vfork { tid: i32 },
+    Vfork {
+        tid: i32,
+    },
     /// An opener of a FIFO, whose partner has come.
     FifoMet,
 }

@@ -22,8 +22,8 @@ use crate::kernel::Container;
 use crate::mm::{MemoryManager, SharedMemory};
 use crate::signal::{Actions, Queue, SignalSet};
 use crate::syscalls::{OnSignal, Resume};
-use crate::task::credentials::Caps;
 use crate::task::cputime::Usage;
+use crate::task::credentials::Caps;
 use crate::task::pid::{PID_MAX, Parentage};
 use crate::task::run::TrapInfo;
 use crate::task::{

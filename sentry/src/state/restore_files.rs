@@ -81,7 +81,8 @@ impl<'a> Files<'a> {
                     let pty: rec::Pty = image.records(kind::PTY)?.read(id)?;
                     highest = highest.max(pty.index.saturating_add(1));
                 }
-                let file = super::terminals::import_console(container, &devpts, input, given.console, highest)?;
+                let file =
+                    super::terminals::import_console(container, &devpts, input, given.console, highest)?;
                 [file.clone(), file.clone(), file]
             }
             None => [import(input)?, import(output)?, import(error)?],

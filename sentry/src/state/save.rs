@@ -125,11 +125,7 @@ impl Saver<'_> {
         self.seen.insert((kind, id))
     }
 
-    fn sandbox(
-        &mut self,
-        sessions: Vec<rec::Session>,
-        ipc_generations: [i32; 3],
-    ) -> Result<(), SaveError> {
+    fn sandbox(&mut self, sessions: Vec<rec::Session>, ipc_generations: [i32; 3]) -> Result<(), SaveError> {
         let kernel = &self.container.kernel;
         let platform = &kernel.platform;
         let (host_name, domain_name) = self.container.names();

@@ -128,9 +128,10 @@ impl Saver<'_> {
         for (wd, mask, dentry) in saved.watches {
             // Through any mount: a watch knows only the file.
             let mounts = self.container.initial_fs().namespace().mounts();
-            let texts = mounts.iter().filter(|m| Arc::ptr_eq(&m.root.inode.sb, &dentry.inode.sb)).map(|mount| {
-                Path::new(mount.clone(), dentry.clone()).text(&root)
-            });
+            let texts = mounts
+                .iter()
+                .filter(|m| Arc::ptr_eq(&m.root.inode.sb, &dentry.inode.sb))
+                .map(|mount| Path::new(mount.clone(), dentry.clone()).text(&root));
             let mut found = texts.filter(|t| t.reachable && !t.deleted && t.text.starts_with(b"/"));
             let Some(text) = found.next() else {
                 return unsupported(format!("{what} watches a file that cannot be reached by a path"));

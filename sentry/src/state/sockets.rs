@@ -175,7 +175,8 @@ impl Files<'_> {
             buffers: record.buffers,
         };
         let socket = NetlinkSocket::restored(self.task, saved);
-        let failed = |errno| RestoreError::Socket(format!("a netlink socket on port {} ({errno})", record.port));
+        let failed =
+            |errno| RestoreError::Socket(format!("a netlink socket on port {} ({errno})", record.port));
         Ok(socket.map_err(failed)?)
     }
 

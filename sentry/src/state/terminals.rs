@@ -103,7 +103,8 @@ impl Saver<'_> {
     /// The container's terminal.
     pub(super) fn console(&self) -> Option<rec::Console> {
         let id = self.container.console()?;
-        let terminal = self.container.kernel.terminals.find(|t: &HostTerminal| tty::job::Terminal::id(t) == id)?;
+        let terminal =
+            self.container.kernel.terminals.find(|t: &HostTerminal| tty::job::Terminal::id(t) == id)?;
         let (index, node) = terminal.place().unzip();
         let attr: Option<Attr> = node.and_then(|node| node.attr().ok());
         Some(rec::Console {

@@ -105,7 +105,13 @@ fn restored(runtime: &Runtime) -> Result<()> {
         terminal.say("kept=kep''t; sleep 1000 & sleep 1001\n")?;
         terminal.wait_for("[1] ")?;
         // Not before the job is in the foreground does the key stop it.
-        runtime.ok(&["exec", "test", "/bin/bash", "-c", "until grep -q 'sleep.1001' /proc/[0-9]*/cmdline; do :; done"])?;
+        runtime.ok(&[
+            "exec",
+            "test",
+            "/bin/bash",
+            "-c",
+            "until grep -q 'sleep.1001' /proc/[0-9]*/cmdline; do :; done",
+        ])?;
         terminal.say("\u{1a}")?;
         terminal.wait_for("Stopped")?;
         terminal.wait_for(PROMPT)

@@ -391,7 +391,8 @@ fn paused(runtime: &Runtime) -> Result<()> {
 fn refused(runtime: &Runtime) -> Result<()> {
     let ready = start(runtime, "mkdir /tmp/d; cd /tmp/d; rmdir /tmp/d; echo ready; sleep 1000")?;
     let image = ready.image.to_string_lossy().into_owned();
-    runtime.fails_clearly(&["checkpoint", "--image-path", &image, "test"], "directory was removed: /tmp/d")?;
+    runtime
+        .fails_clearly(&["checkpoint", "--image-path", &image, "test"], "directory was removed: /tmp/d")?;
     ensure!(!ready.image.exists(), "a refused checkpoint left an image");
     wait_for_status(runtime, "test", "running")?;
     runtime.ok(&["exec", "test", "true"])?;

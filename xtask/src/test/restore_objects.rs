@@ -59,7 +59,12 @@ fn on_each_platform(runtime: &Runtime, ready: &Ready, name: &str) -> Result<()> 
 fn restore_on(runtime: &Runtime, ready: &Ready, platform: &str) -> Result<String> {
     fs::write(ready.shared.join("go"), "")?;
     let mut command = runtime.command_on(platform);
-    command.args(["restore", "--image-path"]).arg(&ready.image).arg("--bundle").arg(&ready.bundle).arg("copy");
+    command
+        .args(["restore", "--image-path"])
+        .arg(&ready.image)
+        .arg("--bundle")
+        .arg(&ready.bundle)
+        .arg("copy");
     let done = process::capture(&mut command, LIMIT)?;
     fs::remove_file(ready.shared.join("go"))?;
     let (code, said) = (done.describe(), done.stderr_text());

@@ -27,8 +27,8 @@ use crate::task::credentials::Caps;
 
 pub use buffers::{Buffer, Buffers, PAGE};
 pub use fifo::{FifoTable, open_fifo};
-pub(crate) use syscalls::restored_ops;
 pub use file::PipeFile;
+pub(crate) use syscalls::restored_ops;
 
 /// Whether the inode is that of a pipe without a name.
 pub fn is_nameless(inode: &crate::vfs::Inode) -> bool {

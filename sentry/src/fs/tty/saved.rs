@@ -82,7 +82,8 @@ impl LineDiscipline {
     fn restored(saved: SavedLines) -> Result<LineDiscipline, Errno> {
         let mut ldisc = LineDiscipline::new();
         ldisc.termios = saved.termios;
-        ldisc.lines = saved.lines.into_iter().map(|bytes| super::ldisc::Line { bytes: bytes.into() }).collect();
+        ldisc.lines =
+            saved.lines.into_iter().map(|bytes| super::ldisc::Line { bytes: bytes.into() }).collect();
         ldisc.edit = saved.edit;
         ldisc.raw = VecDeque::from(saved.raw);
         ldisc.literal = saved.literal;
@@ -94,7 +95,11 @@ impl LineDiscipline {
 
     /// What can never be otherwise. A full line still takes its end, and each line that is complete counts one more.
     fn is_sound(&self) -> bool {
-        let mine = if self.canonical() { self.raw.is_empty() } else { self.lines.is_empty() && self.edit.is_empty() };
+        let mine = if self.canonical() {
+            self.raw.is_empty()
+        } else {
+            self.lines.is_empty() && self.edit.is_empty()
+        };
         // A flood of echo is not refused: it may be over the limit of what is written.
         mine && self.buffered() <= 2 * INPUT_MAX && self.output.len() <= 1 << 20
     }

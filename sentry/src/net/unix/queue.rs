@@ -97,15 +97,7 @@ pub(super) struct Message {
 
 impl Message {
     pub(super) fn new(data: Vec<u8>, charge: Charge) -> Message {
-        Message {
-            data,
-            start: 0,
-            from: None,
-            credentials: None,
-            rights: Vec::new(),
-            eor: false,
-            charge,
-        }
+        Message { data, start: 0, from: None, credentials: None, rights: Vec::new(), eor: false, charge }
     }
     /// Whether `account` pays for it.
     pub(super) fn is_charged_to(&self, account: &Arc<Account>) -> bool {

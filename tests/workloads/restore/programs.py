@@ -2,8 +2,9 @@
 import hashlib, http.server, sqlite3, subprocess, threading, urllib.request
 from common import *
 
-# A transaction that is neither committed nor rolled back, with another connection that reads.
+# A transaction that is neither committed nor rolled back, with another connection that reads: both map the same memory.
 db = sqlite3.connect('/tmp/database', isolation_level=None)
+db.execute('pragma journal_mode = wal')
 db.executescript('create table t (a integer primary key, b text); insert into t (b) values ("before");')
 reader = sqlite3.connect('/tmp/database', isolation_level=None)
 db.execute('pragma cache_size = 10'); db.execute('begin immediate')

@@ -194,9 +194,6 @@ impl Plan<'_> {
     fn open_image(&self) -> Result<Option<Arc<Image>>> {
         let annotated = || self.spec.annotations.get(IMAGE_ANNOTATION).map(PathBuf::from);
         let Some(path) = self.image.clone().or_else(annotated) else { return Ok(None) };
-        if self.controls_terminal || self.spec.process.as_ref().is_some_and(|p| p.terminal) {
-            fail!("a container with a terminal cannot be restored: set process.terminal to false");
-        }
         let path = fs::canonicalize(&path).context(format!("the image {}", path.display()))?;
         let image = Image::open(&path).context(format!("the image {}", path.display()))?;
         Ok(Some(Arc::new(image)))

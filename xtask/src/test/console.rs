@@ -95,6 +95,16 @@ fn do_command(runtime: &Runtime) -> Result<()> {
     Ok(())
 }
 
+/// Waits until the process whose command line begins so sleeps in the foreground of its terminal.
+fn in_foreground(runtime: &Runtime, command: &str) -> Result<()> {
+    let script = format!(
+        "while :; do for p in $(grep -la '^{command}' /proc/[0-9]*/cmdline); do \
+         read -r _ _ state _ group _ _ foreground _ < ${{p%/cmdline}}/stat; \
+         [ $state = S ] && [ $group = $foreground ] && exit; done; done"
+    );
+    runtime.ok(&["exec", "test", "/bin/bash", "-c", &script]).map(|_| ())
+}
+
 /// A shell goes on at another terminal.
 fn restored(runtime: &Runtime) -> Result<()> {
     let argv = ["/bin/bash", "--norc", "-i"];
@@ -105,13 +115,7 @@ fn restored(runtime: &Runtime) -> Result<()> {
         terminal.say("kept=kep''t; sleep 1000 & sleep 1001\n")?;
         terminal.wait_for("[1] ")?;
         // Not before the job is in the foreground does the key stop it.
-        runtime.ok(&[
-            "exec",
-            "test",
-            "/bin/bash",
-            "-c",
-            "until grep -q 'sleep.1001' /proc/[0-9]*/cmdline; do :; done",
-        ])?;
+        in_foreground(runtime, "sleep.1001")?;
         terminal.say("\u{1a}")?;
         terminal.wait_for("Stopped")?;
         terminal.wait_for(PROMPT)
@@ -133,7 +137,7 @@ fn restored(runtime: &Runtime) -> Result<()> {
         terminal.wait_for("30 100")?;
         terminal.wait_for("[1]")?;
         terminal.wait_for("Stopped")?;
-        terminal.wait_for("sleep 1001")?;
+        in_foreground(runtime, "sleep.1001")?;
         terminal.say("\u{3}")?;
         terminal.wait_for(PROMPT)?;
         terminal.say("kill %1; wait %1; echo =$?=\n")?;

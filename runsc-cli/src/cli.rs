@@ -191,7 +191,7 @@ pub struct RunArgs {
 /// Store a running container in an image
 ///
 /// Every process is stopped, the container is written to the image, and then it ends, or goes on with --leave-running. An
-/// image is there as a whole or not at all. What an image cannot hold (an open socket, a terminal) refuses the checkpoint,
+/// image is there as a whole or not at all. What an image cannot hold (a mount namespace of its own) refuses the checkpoint,
 /// by name, and the container goes on.
 #[derive(Args, Debug)]
 #[command(

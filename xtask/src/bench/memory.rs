@@ -1,4 +1,4 @@
-//! The private memory of an idle sandbox: every process that runs the runtime's binary, and every descendant.
+//! The memory of live sandboxes: every process that runs the runtime's binary, and every descendant.
 //!
 //! The runtime is started from a copy of its binary, so that its processes are told from any other's by what they
 //! execute, however they are related.
@@ -73,6 +73,54 @@ fn measure(runner: &Runner, bundle: &Path, id: &str, copy: &Path) -> Result<u64>
 
 /// The private memory of every process of the sandbox.
 fn private_kib(binary: &Path) -> Result<u64> {
+    Ok(processes(binary)?.into_iter().map(|pid| rollup(pid, "Private_")).sum())
+}
+
+/// What several sandboxes hold together.
+pub(super) struct Memory {
+    pub(super) processes: usize,
+    /// Shared pages count once.
+    pub(super) pss_kib: u64,
+    /// Pages of the image that are no longer shared with it: guests have written to them.
+    pub(super) written_kib: u64,
+}
+
+/// All sandboxes that run from `binary`, restored from the image in the directory `image`.
+pub(super) fn of_sandboxes(binary: &Path, image: Option<&Path>) -> Result<Memory> {
+    let processes = processes(binary)?;
+    let mut memory = Memory { processes: processes.len(), pss_kib: 0, written_kib: 0 };
+    for pid in processes {
+        memory.pss_kib += rollup(pid, "Pss:");
+        if let Some(image) = image {
+            memory.written_kib += written_kib(pid, &image.join("blobs"));
+        }
+    }
+    Ok(memory)
+}
+
+/// Private pages in a process's mappings of files below `dir`.
+fn written_kib(pid: u32, dir: &Path) -> u64 {
+    let text = fs::read_to_string(format!("/proc/{pid}/smaps")).unwrap_or_default();
+    let mut within = false;
+    let mut kib = 0;
+    for line in text.lines() {
+        let mut words = line.split_whitespace();
+        match words.next() {
+            Some("Anonymous:") if within => {
+                kib += words.next().and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(0);
+            }
+            // `START-END perms offset device inode path`
+            Some(first) if !first.ends_with(':') => {
+                within = words.nth(4).is_some_and(|path| Path::new(path).starts_with(dir));
+            }
+            _ => {}
+        }
+    }
+    kib
+}
+
+/// The processes of all sandboxes that run from `binary`.
+fn processes(binary: &Path) -> Result<BTreeSet<u32>> {
     let parents = parents()?;
     let mut ours: BTreeSet<u32> = parents.keys().copied().filter(|&pid| executes(pid, binary)).collect();
     loop {
@@ -89,7 +137,7 @@ fn private_kib(binary: &Path) -> Result<u64> {
     if ours.is_empty() {
         bail!("no process of the sandbox was found");
     }
-    Ok(ours.into_iter().map(private_of).sum())
+    Ok(ours)
 }
 
 fn executes(pid: u32, binary: &Path) -> bool {
@@ -111,8 +159,9 @@ fn parents() -> Result<BTreeMap<u32, u32>> {
     Ok(parents)
 }
 
-fn private_of(pid: u32) -> u64 {
+/// The sum of the fields of `smaps_rollup` whose names begin so, in KiB.
+fn rollup(pid: u32, field: &str) -> u64 {
     let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
-    let private = text.lines().filter(|line| line.starts_with("Private_"));
-    private.filter_map(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok()).sum()
+    let lines = text.lines().filter(|line| line.starts_with(field));
+    lines.filter_map(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok()).sum()
 }

@@ -5,8 +5,10 @@
 //! raw figures and a chart into `docs/bench/`, the only place a claim about speed may point to.
 
 mod chart;
+mod function;
 mod memory;
 mod record;
+mod restore;
 mod runners;
 mod startup;
 mod stats;
@@ -25,6 +27,8 @@ pub(crate) struct Args {
 enum What {
     /// From the start of the command to its end, and the memory of an idle sandbox
     Startup(Options),
+    /// From an image to the first response, beside a cold start; memory of instances, size of images
+    Restore(Options),
     /// What single operations cost in the sandbox
     Syscalls(Options),
 }
@@ -54,6 +58,7 @@ struct Options {
 pub(crate) fn run(args: &Args) -> Result<bool> {
     let (options, report) = match &args.what {
         What::Startup(options) => (options, startup::measure(options)?),
+        What::Restore(options) => (options, restore::measure(options)?),
         What::Syscalls(options) => (options, syscalls::measure(options)?),
     };
     print!("\n{}", report.table());

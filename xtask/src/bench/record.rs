@@ -76,7 +76,20 @@ impl Report {
         let value = a / b;
         self.ratios.push(Ratio {
             what: what.to_owned(),
-            text: format!("{what}: {ours} takes {} × {theirs}", pretty(value)),
+            text: format!("{what}: {ours} takes {} × {theirs}", ratio(value)),
+            value,
+            limit,
+            held: limit.map(|limit| value <= limit),
+        });
+    }
+
+    /// Adds the ratio of two figures of one runner.
+    pub(super) fn compare_whats(&mut self, what: &str, other: &str, runner: &str, limit: Option<f64>) {
+        let (Some(a), Some(b)) = (self.median(what, runner), self.median(other, runner)) else { return };
+        let value = a / b;
+        self.ratios.push(Ratio {
+            what: what.to_owned(),
+            text: format!("{runner}: {what} takes {} × {other}", ratio(value)),
             value,
             limit,
             held: limit.map(|limit| value <= limit),
@@ -136,7 +149,11 @@ impl Report {
     pub(super) fn ratios(&self) -> Vec<String> {
         let limit = |ratio: &Ratio| match (ratio.limit, ratio.held) {
             (Some(limit), Some(held)) => {
-                format!(" (limit {limit}: {})", if held { "held" } else { "NOT HELD" })
+                format!(
+                    " (limit {}: {})",
+                    (limit * 1e4).round() / 1e4,
+                    if held { "held" } else { "NOT HELD" }
+                )
             }
             _ => String::new(),
         };
@@ -204,6 +221,11 @@ impl Report {
         }
         page
     }
+}
+
+/// As [`pretty`], with enough digits where a ratio is small.
+fn ratio(value: f64) -> String {
+    if value < 0.1 { format!("{value:.4}") } else { pretty(value) }
 }
 
 /// Processor, cores and kernel, as far as they explain figures.

@@ -89,6 +89,13 @@ impl Runner {
         })
     }
 
+    /// A command that restores container `id` from an image.
+    pub(super) fn restore(&self, image: &Path, bundle: &Path, id: &str) -> Command {
+        let mut command = self.oci();
+        command.args(["restore", "--image-path"]).arg(image).arg("--bundle").arg(bundle).arg(id);
+        command
+    }
+
     /// The runtime with its flags, for any of its commands.
     pub(super) fn oci(&self) -> Command {
         match &self.kind {

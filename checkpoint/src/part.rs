@@ -168,6 +168,7 @@ impl Part {
         Some(Layer {
             place: Place::new(&self.image, format!("page layer (layer {number})")),
             blob: self.blobs[info.blob].clone(),
+            digest: self.index.blobs[info.blob].digest,
             encoding: info.encoding,
             pages: info.pages,
             page_size: self.index.page_size,

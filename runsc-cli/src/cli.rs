@@ -129,6 +129,7 @@ pub enum Command {
     Resume(IdArgs),
     Checkpoint(CheckpointArgs),
     Restore(RestoreArgs),
+    Stats(StatsArgs),
     #[command(subcommand)]
     Image(ImageCommand),
     Delete(DeleteArgs),
@@ -186,6 +187,9 @@ pub struct RunArgs {
     /// Go on from this image instead of starting the program
     #[arg(long, value_name = "DIR")]
     pub image: Option<PathBuf>,
+    /// Of `restore`: whether to tell what it took.
+    #[arg(skip)]
+    pub stats: Option<ListFormat>,
 }
 
 /// Store a running container in an image
@@ -297,6 +301,9 @@ pub struct RestoreArgs {
     /// Keep the container's state when it has ended
     #[arg(long)]
     pub keep: bool,
+    /// When it runs, tell on standard error what that took: as a `table`, or as `json`
+    #[arg(long, value_enum, num_args = 0..=1, require_equals = true, default_missing_value = "table", value_name = "FORMAT")]
+    pub stats: Option<ListFormat>,
     /// Accepted for compatibility with other runtimes: pages are always read when they are first touched
     #[arg(long, hide = true)]
     pub background: bool,
@@ -306,6 +313,22 @@ pub struct RestoreArgs {
     /// Accepted for compatibility with other runtimes
     #[arg(long, hide = true)]
     pub work_path: Option<PathBuf>,
+}
+
+/// Tell what the restore of a container took so far
+///
+/// Time by stage, kernel objects made of those that the image holds, pages of the image touched and copied.
+#[derive(Args, Debug)]
+#[command(after_help = "Example:\n  quicksand stats --first-response --format json web-2")]
+pub struct StatsArgs {
+    /// `table`, or `json`
+    #[arg(long, short, value_enum, default_value = "table")]
+    pub format: ListFormat,
+    /// The container has just given its first response
+    #[arg(long)]
+    pub first_response: bool,
+    /// The container
+    pub id: String,
 }
 
 /// Create a container that `start` will run

@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Error, Result};
 use crate::fail;
+use crate::restored::Report;
 use crate::spec::Process;
 
 /// The longest message: arguments and environment of a process take most.
@@ -46,6 +47,8 @@ pub enum Request {
     /// Stop every process and write the container's state to the descriptor that comes with this. When that has been
     /// answered, the processes go on as soon as the connection closes, unless a `Signal` that ends them comes first.
     Checkpoint { refuse_tcp: bool },
+    /// Tell what its restore took. `first_response`: it has just given its first response.
+    Restored { first_response: bool },
     /// Answer when the container's init process has ended.
     Wait,
 }
@@ -71,6 +74,8 @@ pub enum Response {
     /// With its exit code, or 128 + signal.
     Exited(u8),
     Processes(Vec<ProcessInfo>),
+    /// What a restore took; the answer to a start as well, where that was one.
+    Restored(Box<Report>),
     /// What was written.
     Saved {
         objects: u64,
@@ -93,7 +98,7 @@ impl Response {
     /// For requests that have nothing to tell.
     pub fn done(self) -> Result<()> {
         match self {
-            Response::Done => Ok(()),
+            Response::Done | Response::Restored(_) => Ok(()),
             Response::Failed(message) => Err(Error::new(message)),
             other => fail!("the sandbox answered {other:?}"),
         }

@@ -24,6 +24,7 @@ use crate::error::{Context, Error, Result};
 use crate::fail;
 use crate::hooks;
 use crate::platform::Chosen;
+use crate::restored::Report;
 use crate::sandbox::gofer::{Gofer, Sockets};
 use crate::sandbox::{self, Boot};
 use crate::spec::{IdMapping, Spec};
@@ -46,6 +47,8 @@ pub struct Plan<'a> {
     pub foreground: bool,
     /// Start the container's process as soon as it can be.
     pub start: bool,
+    /// When the command was started, by [`crate::timeline::now_ns`].
+    pub begun_ns: u64,
     pub timeline: Timeline,
 }
 
@@ -55,6 +58,8 @@ pub struct Launched {
     pub container: Container,
     pub child: Child,
     pub channel: UnixStream,
+    /// What its restore took, where it was one and has been started.
+    pub restored: Option<Box<Report>>,
 }
 
 impl Plan<'_> {
@@ -92,7 +97,7 @@ impl Plan<'_> {
         };
         let mut container = Container::create(&self.global.state_root(), state)?;
         match self.launch_in(&mut container, rootfs, image, platform) {
-            Ok((child, channel)) => Ok(Launched { container, child, channel }),
+            Ok((child, channel, restored)) => Ok(Launched { container, child, channel, restored }),
             Err(e) => {
                 if let Err(more) = container.remove() {
                     tracing::warn!("{more}");
@@ -108,7 +113,7 @@ impl Plan<'_> {
         rootfs: PathBuf,
         image: Option<Arc<Image>>,
         platform: Chosen,
-    ) -> Result<(Child, UnixStream)> {
+    ) -> Result<(Child, UnixStream, Option<Box<Report>>)> {
         let mut resources = self.spec.linux.resources.clone();
         resources.pids.limit = resources.pids.limit.map(|limit| platform.host_tasks(limit));
         container.state.cgroup.make(&resources)?;
@@ -143,6 +148,7 @@ impl Plan<'_> {
             start_now,
             own_network: namespaces.contains(Namespaces::NETWORK),
             spec: self.spec,
+            begun_ns: self.begun_ns,
             timeline: self.timeline,
             channel: far,
             listener,
@@ -160,12 +166,12 @@ impl Plan<'_> {
         container.state.start_time = state::start_time(child.pid).unwrap_or(0);
         // It goes no further than we tell it: were this process killed before the pid is written down, it would end.
         let result = container.save().and_then(|()| maps.write(child.pid)).and_then(|()| {
-            answer(&channel, &Request::Go, &child)?;
+            let mut restored = answer(&channel, &Request::Go, &child)?;
             let hooks = container.state.hooks.clone();
             hooks::run("prestart", &hooks.prestart, &container.state.to_oci())?;
             hooks::run("createRuntime", &hooks.create_runtime, &container.state.to_oci())?;
             if self.start && !start_now {
-                answer(&channel, &Request::Start, &child)?;
+                restored = answer(&channel, &Request::Start, &child)?;
             }
             container.state.started = self.start;
             container.state.complete = true;
@@ -173,10 +179,10 @@ impl Plan<'_> {
             if self.start {
                 hooks::run_lenient("poststart", &hooks.poststart, &container.state.to_oci());
             }
-            Ok(())
+            Ok(restored)
         });
         match result {
-            Ok(()) => Ok((child, channel)),
+            Ok(restored) => Ok((child, channel, restored)),
             Err(e) => {
                 kill(&child);
                 wait(&child);
@@ -228,7 +234,7 @@ impl Plan<'_> {
         container.state.gofer_start_time = state::start_time(child.pid).unwrap_or(0);
         let result = maps.write(child.pid).and_then(|()| answer(&channel, &Request::Go, &child));
         match result {
-            Ok(()) => Ok(near),
+            Ok(_) => Ok(near),
             Err(e) => {
                 kill(&child);
                 wait(&child);
@@ -246,12 +252,13 @@ fn last_words(channel: &UnixStream) -> Option<Error> {
     }
 }
 
-/// Sends a request on the launch channel and waits for its answer.
-fn answer(channel: &UnixStream, request: &Request, child: &Child) -> Result<()> {
+/// Sends a request on the launch channel and waits for its answer: what a restore took, where there was one.
+fn answer(channel: &UnixStream, request: &Request, child: &Child) -> Result<Option<Box<Report>>> {
     // A failure shows below. What it said before it ended, perhaps before it was asked, is there to be read.
     let _ = control::send(channel, request, &[]);
     match control::receive::<Response>(channel) {
-        Ok(Some((response, _))) => response.done(),
+        Ok(Some((Response::Restored(report), _))) => Ok(Some(report)),
+        Ok(Some((response, _))) => response.done().map(|()| None),
         // The other end is closed, wholly or in the midst of an answer: it has ended, or is about to.
         Ok(None) | Err(_) => {
             fail!("the sandbox process ended while it was starting ({})", describe(wait(child)))

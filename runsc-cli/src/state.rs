@@ -369,6 +369,13 @@ pub fn start_time(pid: i32) -> Option<u64> {
     (state != "Z" && state != "X").then_some(time)
 }
 
+/// A process's parent; `None` where there is no such process.
+pub fn parent(pid: i32) -> Option<i32> {
+    let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
+    let after = stat.iter().rposition(|b| *b == b')')?;
+    String::from_utf8_lossy(&stat[after + 1..]).split_ascii_whitespace().nth(1)?.parse().ok()
+}
+
 /// State and start time of a process, as `/proc/PID/stat` has them.
 fn stat_of(pid: i32) -> Option<(String, u64)> {
     let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;

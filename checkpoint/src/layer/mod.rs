@@ -35,6 +35,7 @@ pub enum Encoding {
 pub struct Layer {
     pub(crate) place: Place,
     pub(crate) blob: Arc<Blob>,
+    pub(crate) digest: Digest,
     pub(crate) encoding: Encoding,
     pub(crate) pages: u64,
     pub(crate) page_size: u32,
@@ -43,6 +44,11 @@ pub struct Layer {
 impl Layer {
     pub fn encoding(&self) -> Encoding {
         self.encoding
+    }
+
+    /// Of its file, which has its name from this.
+    pub fn digest(&self) -> Digest {
+        self.digest
     }
 
     /// How many pages it has, holes included.

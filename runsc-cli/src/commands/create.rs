@@ -28,6 +28,7 @@ pub fn run(global: &Global, args: CreateArgs) -> Result<u8> {
         controls_terminal: streams.terminal,
         foreground: false,
         start: false,
+        begun_ns: crate::timeline::now_ns(),
         timeline: Timeline::new(global.timeline_fd)?,
     };
     let launched = plan.launch()?;

@@ -19,6 +19,7 @@ mod signals;
 mod spec;
 mod start;
 mod state;
+mod stats;
 mod stdio;
 mod wait;
 
@@ -49,6 +50,7 @@ pub fn run(cli: Cli, started_ns: u64) -> Result<u8> {
         Command::Resume(args) => pause::resume(global, &args.id),
         Command::Checkpoint(args) => checkpoint::run(global, &args),
         Command::Restore(args) => restore::run(global, args, started_ns),
+        Command::Stats(args) => stats::run(global, &args),
         Command::Image(command) => image::run(command),
         Command::Delete(args) => delete::run(global, &args),
         Command::List(args) => list::run(global, &args),

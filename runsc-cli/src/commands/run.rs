@@ -30,9 +30,14 @@ pub fn run(global: &Global, args: RunArgs, started_ns: u64) -> Result<u8> {
         controls_terminal: streams.terminal,
         foreground: !args.detach,
         start: true,
+        begun_ns: started_ns,
         timeline,
     };
-    let launched = plan.launch()?;
+    let mut launched = plan.launch()?;
+    if let (Some(format), Some(report)) = (args.stats, &mut launched.restored) {
+        report.count_pages(launched.child.pid);
+        crate::error::complain(format_args!("{}", report.show(format)?));
+    }
     if let Some(path) = &args.create.pid_file
         && let Err(e) = write_pid_file(path, launched.child.pid)
     {

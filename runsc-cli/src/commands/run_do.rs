@@ -37,6 +37,7 @@ pub fn run(global: &Global, args: DoArgs, started_ns: u64) -> Result<u8> {
         controls_terminal: streams.terminal,
         foreground: true,
         start: true,
+        begun_ns: started_ns,
         timeline,
     };
     let launched = plan.launch()?;

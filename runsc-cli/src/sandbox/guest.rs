@@ -1,8 +1,9 @@
 //! From the OCI spec to the kernel's own terms: one sandbox with one container.
 
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 
+use quicksand_checkpoint::Image;
 use quicksand_platform::Platform;
 use quicksand_sentry::boot::{
     BootError, CapSets, ContainerConfig, MountConfig, MountKind, ProcessConfig, RootConfig, SignalTarget,
@@ -11,7 +12,7 @@ use quicksand_sentry::boot::{
 use quicksand_sentry::fs::tty::job;
 use quicksand_sentry::kernel::{Container, FirstEntry, Kernel, KernelConfig};
 use quicksand_sentry::machine::Machine;
-use quicksand_sentry::state::{RestoreConfig, SaveOptions, Saved};
+use quicksand_sentry::state::{RestoreConfig, RestoreError, SaveOptions, Saved};
 use quicksand_sentry::task::credentials::Caps;
 use quicksand_sentry::task::{ExitStatus, Resource, Rlimit, Rlimits};
 use quicksand_sentry::vfs::MountFlags;
@@ -23,6 +24,7 @@ use crate::cli::Overlay;
 use crate::control::{ProcessInfo, Target};
 use crate::error::{Context, Error, Result};
 use crate::fail;
+use crate::restored::{Objects, Report, Stage};
 use crate::spec::{self, MountOptions, Spec, parse_caps, parse_options};
 use crate::timeline::now_ns;
 
@@ -39,6 +41,65 @@ pub struct Sandbox {
     end: Mutex<Option<OwnedFd>>,
     /// All tasks are stopped.
     paused: Mutex<bool>,
+    /// Until it is started.
+    marks: Mutex<Option<Marks>>,
+    restore: OnceLock<Restore>,
+    /// When the guest ran its first instruction, where anybody wants to know.
+    first_instruction_ns: Arc<OnceLock<u64>>,
+}
+
+/// When the stages before a restore were done.
+#[derive(Debug)]
+pub struct Marks {
+    begun_ns: u64,
+    last_ns: u64,
+    stages: Vec<Stage>,
+}
+
+impl Marks {
+    pub fn new(begun_ns: u64) -> Marks {
+        Marks { begun_ns, last_ns: begun_ns, stages: Vec::new() }
+    }
+    /// Stage `name` is done.
+    pub fn reached(&mut self, name: &str) {
+        let now = now_ns();
+        self.stages.push(Stage { name: name.to_owned(), us: now.saturating_sub(self.last_ns) / 1000 });
+        self.last_ns = now;
+    }
+}
+
+/// A restore that has been done.
+#[derive(Debug)]
+struct Restore {
+    image: Arc<Image>,
+    begun_ns: u64,
+    stages: Vec<Stage>,
+    started_ns: u64,
+    first_response_ns: Mutex<Option<u64>>,
+}
+
+impl Restore {
+    fn report(&self, first_instruction_ns: Option<u64>) -> Report {
+        let since = |ns: u64| ns.saturating_sub(self.begun_ns) / 1000;
+        let layers = (0..self.image.layers()).filter_map(|number| self.image.layer(number));
+        let kinds = self.image.stats().kinds.into_iter();
+        // An image whose extents are damaged was not restored.
+        let pages = self.image.extents().map_or(0, |extents| extents.all().iter().map(|e| e.pages).sum());
+        let first_response = *self.first_response_ns.lock().unwrap_or_else(PoisonError::into_inner);
+        Report {
+            image: self.image.id().to_string(),
+            stages: self.stages.clone(),
+            started_us: since(self.started_ns),
+            first_instruction_us: first_instruction_ns.map(since),
+            first_response_us: first_response.map(since),
+            objects: kinds
+                .map(|k| Objects { kind: k.kind, materialised: k.materialised, total: k.total })
+                .collect(),
+            layers: layers.map(|layer| layer.digest().hex()).collect(),
+            image_pages: pages,
+            pages: None,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -106,11 +167,19 @@ impl Sandbox {
         platform: Arc<dyn Platform>,
         sources: Sources,
         machine: Machine,
+        mut marks: Marks,
     ) -> Result<Sandbox> {
         let mut timeline = boot.timeline.another();
-        let first_entry = timeline
-            .is_watched()
-            .then(|| FirstEntry(Box::new(move || timeline.event("first_guest_instruction", now_ns()))));
+        let first_instruction_ns = Arc::new(OnceLock::new());
+        let first_entry = (timeline.is_watched() || boot.image.is_some()).then(|| {
+            let first = first_instruction_ns.clone();
+            FirstEntry(Box::new(move || {
+                let now = now_ns();
+                // There is one first time.
+                let _ = first.set(now);
+                timeline.event("first_guest_instruction", now);
+            }))
+        });
         let kernel = Kernel::new(KernelConfig { platform, machine, strace: boot.strace, first_entry });
         let process =
             boot.spec.process.take().ok_or_else(|| Error::new("config.json: process is missing"))?;
@@ -132,6 +201,7 @@ impl Sandbox {
                 Program::Run(Box::new(process))
             }
         };
+        marks.reached("container");
         Ok(Sandbox {
             container,
             passwd,
@@ -139,6 +209,9 @@ impl Sandbox {
             changed: Condvar::new(),
             end: Mutex::new(None),
             paused: Mutex::new(false),
+            marks: Mutex::new(Some(marks)),
+            restore: OnceLock::new(),
+            first_instruction_ns,
         })
     }
 
@@ -168,8 +241,8 @@ impl Sandbox {
         }
     }
 
-    /// Runs the container's own process.
-    pub fn start(&self) -> Result<()> {
+    /// Runs the container's own process. What that took, where it was a restore.
+    pub fn start(&self) -> Result<Option<Report>> {
         let mut phase = self.phase();
         let program = match std::mem::replace(&mut *phase, Phase::Starting) {
             Phase::Waiting(program) => program,
@@ -182,19 +255,57 @@ impl Sandbox {
         let started = match program {
             Program::Run(config) => self.container.start(*config).map_err(boot_error),
             Program::Restore(config) => {
-                self.container.restore(config).map_err(|e| Error::new(format!("restoring: {e}")))
+                self.restore(config).map_err(|e| Error::new(format!("restoring: {e}")))
             }
         };
         match started {
             Ok(started) => {
                 self.set_phase(Phase::Running(Process(started)));
-                Ok(())
+                let report = self.restore.get().map(|restore| self.report(restore));
+                if let Some(report) = &report {
+                    tracing::debug!("restored: {}", serde_json::to_string(report).unwrap_or_default());
+                }
+                Ok(report)
             }
             Err(e) => {
                 self.set_phase(Phase::Cancelled(crate::FAILED));
                 Err(e)
             }
         }
+    }
+
+    fn restore(&self, config: RestoreConfig) -> std::result::Result<Started, RestoreError> {
+        let image = config.image.clone();
+        let waited = self.marks.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let restored = self.container.restore(config)?;
+        let Some(Marks { begun_ns, mut stages, .. }) = waited else { return Ok(restored.started) };
+        stages.extend(restored.stages.into_iter().map(|(name, spent)| Stage {
+            name: name.to_owned(),
+            us: u64::try_from(spent.as_micros()).unwrap_or(u64::MAX),
+        }));
+        let first_response_ns = Mutex::new(None);
+        // A container is started once.
+        let _ =
+            self.restore.set(Restore { image, begun_ns, stages, started_ns: now_ns(), first_response_ns });
+        Ok(restored.started)
+    }
+
+    fn report(&self, restore: &Restore) -> Report {
+        restore.report(self.first_instruction_ns.get().copied())
+    }
+
+    /// What its restore took so far. `first_response`: it has just given its first response.
+    pub fn restored(&self, first_response: bool) -> Result<Report> {
+        let Some(restore) = self.restore.get() else { fail!("the container was not restored from an image") };
+        if first_response {
+            let mut known = restore.first_response_ns.lock().unwrap_or_else(PoisonError::into_inner);
+            known.get_or_insert_with(now_ns);
+        }
+        let report = self.report(restore);
+        if first_response {
+            tracing::debug!("first response: {}", serde_json::to_string(&report).unwrap_or_default());
+        }
+        Ok(report)
     }
 
     /// Stops every process where it is.

@@ -56,6 +56,8 @@ pub struct Boot {
     pub start_now: bool,
     /// It has a network namespace of its own.
     pub own_network: bool,
+    /// When the command that made it was started.
+    pub begun_ns: u64,
     pub timeline: Timeline,
     /// To the command that made it.
     pub channel: UnixStream,
@@ -112,13 +114,17 @@ pub fn main(boot: Boot, cgroup: Entry) -> u8 {
 
 impl Boot {
     fn run(mut self, cgroup: Entry) -> Result<u8> {
+        let mut marks = guest::Marks::new(self.begun_ns);
+        marks.reached("command");
         cgroup.enter()?;
+        marks.reached("cgroups");
         confine::detach(self.foreground, c"qs-sentry")?;
         match control::receive::<Request>(&self.channel)? {
             Some((Request::Go, _)) => {}
             Some((other, _)) => fail!("{other:?} before Go"),
             None => return Ok(crate::FAILED), // its maker has gone
         }
+        marks.reached("process");
         self.timeline.event("sandbox_process", now_ns());
         confine::become_root()?;
         if let Some(score) = self.spec.process.as_ref().and_then(|p| p.oom_score_adj) {
@@ -146,15 +152,17 @@ impl Boot {
             filter::Process::Sentry { opens_files: rights != Files::None, platform: (&self.platform).into() };
         let platform = self.platform.make()?;
         filter::install(filter)?;
+        marks.reached("confinement");
         self.timeline.event("confined", now_ns());
-        let sandbox = guest::Sandbox::boot(&mut self, platform, sources, machine)?;
+        let sandbox = guest::Sandbox::boot(&mut self, platform, sources, machine, marks)?;
         self.timeline.event("sandbox_ready", now_ns());
         let sandbox = std::sync::Arc::new(sandbox);
+        let mut answer = Response::Done;
         if self.start_now {
-            sandbox.start()?;
+            answer = sandbox.start()?.map_or(Response::Done, |report| Response::Restored(Box::new(report)));
             self.timeline.event("started", now_ns());
         }
-        control::send(&self.channel, &Response::Done, &[])?;
+        control::send(&self.channel, &answer, &[])?;
         let code = serve::serve(&sandbox, self.channel, self.listener, self.foreground, signals)?;
         // Taking everything apart piece by piece would only delay what the end of the process does at once.
         quicksand_host::process::exit_now(code)

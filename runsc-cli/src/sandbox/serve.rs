@@ -163,7 +163,11 @@ fn forward(sandbox: &Sandbox, signal: i32, from_terminal: bool) {
 }
 
 fn start(sandbox: &Sandbox) -> Response {
-    answer(sandbox.start().map(|()| Response::Done))
+    answer(
+        sandbox
+            .start()
+            .map(|report| report.map_or(Response::Done, |report| Response::Restored(Box::new(report)))),
+    )
 }
 
 fn answer(result: Result<Response>) -> Response {
@@ -197,6 +201,9 @@ fn handle(sandbox: &Arc<Sandbox>, connection: &UnixStream, pending: &Arc<Pending
         Request::Pause => answer(sandbox.pause().map(|()| Response::Done)),
         Request::Resume => answer(sandbox.resume().map(|()| Response::Done)),
         Request::Checkpoint { refuse_tcp } => return checkpoint(sandbox, connection, fds, refuse_tcp),
+        Request::Restored { first_response } => {
+            answer(sandbox.restored(first_response).map(|report| Response::Restored(Box::new(report))))
+        }
         Request::Processes => Response::Processes(sandbox.processes()),
         Request::Wait => {
             sandbox.wait_init();

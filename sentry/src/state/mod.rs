@@ -22,9 +22,10 @@ pub mod save;
 mod save_files;
 pub mod sink;
 mod sockets;
+mod stages;
 mod terminals;
 mod trees;
 
-pub use restore::{RestoreConfig, RestoreError};
+pub use restore::{RestoreConfig, RestoreError, Restored};
 pub use save::{SaveError, SaveOptions, Saved};
 pub use sink::ImageSink;

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use quicksand_abi::signal::{SigAction, StackT};
 use quicksand_abi::{Errno, SigInfo, UserAddr};
@@ -17,6 +18,7 @@ use zerocopy::FromBytes;
 
 use super::records::{self as rec, kind};
 use super::restore_files::{Files, Given};
+use super::stages::Stages;
 use crate::boot::Started;
 use crate::kernel::Container;
 use crate::mm::{MemoryManager, SharedMemory};
@@ -72,6 +74,15 @@ pub struct RestoreConfig {
     pub terminal: bool,
 }
 
+/// A container that goes on.
+#[derive(Debug)]
+pub struct Restored {
+    /// Its first process.
+    pub started: Started,
+    /// How long each stage took, in their order.
+    pub stages: Vec<(&'static str, Duration)>,
+}
+
 fn damaged<T>(what: impl Into<String>) -> Result<T, RestoreError> {
     Err(RestoreError::Record(what.into()))
 }
@@ -100,7 +111,8 @@ impl Made {
 
 impl Container {
     /// Makes the container what the image holds, and lets it go on. Nothing runs in it yet.
-    pub fn restore(self: &Arc<Self>, config: RestoreConfig) -> Result<Started, RestoreError> {
+    pub fn restore(self: &Arc<Self>, config: RestoreConfig) -> Result<Restored, RestoreError> {
+        let mut stages = Stages::begin("files in memory");
         let image = &*config.image;
         let sandbox: rec::Sandbox = image.section(rec::SANDBOX)?.read()?;
         self.check(&sandbox)?;
@@ -108,13 +120,15 @@ impl Container {
         for id in ids(image, kind::TREE)? {
             super::trees::restore(self, &image.records(kind::TREE)?.read(id)?, image)?;
         }
+        stages.enter("processes");
         let groups = self.groups(image)?;
         let mut made = self.tasks(image, &groups)?;
         let (stdio, terminal) = (config.stdio, config.terminal);
         let given = Given { stdio, terminal, console: sandbox.console.as_ref() };
         // First: a path may lead to a process.
         self.enter(image, &groups, &made, sandbox.last_pid)?;
-        let sessions = self.furnish(image, given, &sandbox, &groups, &made)?;
+        let sessions = self.furnish(image, given, &sandbox, &groups, &made, &mut stages)?;
+        stages.enter("start");
         self.give_terminals(&sessions)?;
         let init = self.pids.group(sandbox.init).ok_or_else(|| {
             RestoreError::Record(format!("the first process, {}, is not there", sandbox.init))
@@ -135,7 +149,8 @@ impl Container {
                 return Err(RestoreError::Thread(errno));
             }
         }
-        Ok(Started { group: init, terminal: self.console().filter(|_| terminal) })
+        let started = Started { group: init, terminal: self.console().filter(|_| terminal) };
+        Ok(Restored { started, stages: stages.end() })
     }
 
     fn check(&self, sandbox: &rec::Sandbox) -> Result<(), RestoreError> {
@@ -294,6 +309,7 @@ impl Container {
         sandbox: &rec::Sandbox,
         groups: &BTreeMap<i32, Arc<ThreadGroup>>,
         made: &[Made],
+        stages: &mut Stages,
     ) -> Result<Vec<SessionTty>, RestoreError> {
         let Some(first) = made.first() else { return damaged("it holds no thread") };
         let vdso = self.kernel.clocks.keeper.vdso_memory();
@@ -317,6 +333,7 @@ impl Container {
             let mm = match spaces.get(&record.mm) {
                 Some(mm) => mm.clone(),
                 None => {
+                    stages.enter("memory");
                     let mm = MemoryManager::new(self.kernel.platform.address_space()?);
                     let space: rec::Mm = image.records(kind::MM)?.read(record.mm)?;
                     let file_of = &mut |id| files.get(id);
@@ -326,6 +343,7 @@ impl Container {
                     mm
                 }
             };
+            stages.enter("files");
             let table = match tables.get(&record.fds) {
                 Some(table) => table.clone(),
                 None => {
@@ -360,6 +378,7 @@ impl Container {
             one.current.set_files(table);
             let old = one.current.state.lock().fs.replace(fs);
             drop(old);
+            stages.enter("processes");
         }
         files.seal();
         files.sessions(&sandbox.sessions)

@@ -153,7 +153,7 @@ impl Line {
     }
 
     /// Has operations carried out, one after the other, whether or not one fails; `files` are there for them, from
-    /// number [`RECEIVED_FD`]. Each operation's result is in `results` as the stub says. At most
+    /// number [`RECEIVED_FD`] on, at most [`agent::MAX_FILES`]. Each operation's result is in `results` as the stub says. At most
     /// [`request::MAX_OPERATIONS`] less two.
     pub(crate) fn order(
         &self,
@@ -285,7 +285,7 @@ fn result(areas: &SharedMemory, index: usize) -> u64 {
 }
 
 fn send(socket: &OwnedFd, files: &[BorrowedFd<'_>]) -> Result<(), Failed> {
-    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(3))];
+    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(agent::MAX_FILES))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     if !control.push(SendAncillaryMessage::ScmRights(files)) {
         return Err(Failed::Errno(libc::EMFILE));

@@ -103,7 +103,9 @@ pub(crate) mod agent {
     pub(crate) const RESULTS: usize = 0;
     pub(crate) const MESSAGE: usize = 0xc00;
     pub(crate) const CONTROL: usize = 0xc40;
-    pub(crate) const CONTROL_LEN: usize = 64;
+    /// Room for a header and as many descriptors as one order may come with.
+    pub(crate) const CONTROL_LEN: usize = 16 + 4 * MAX_FILES;
+    pub(crate) const MAX_FILES: usize = 40;
     /// A `struct rusage`, and in it the field that is asked for.
     pub(crate) const USAGE: usize = 0xd00;
     pub(crate) const MAX_RSS: usize = USAGE + std::mem::offset_of!(libc::rusage, ru_maxrss);

@@ -4,17 +4,19 @@
 //! changed the page tables for all threads of the stub, as `mprotect(2)` and its kin promise to.
 
 use std::any::Any;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use parking_lot::Mutex;
 use quicksand_abi::{Errno, PAGE_SIZE, UserAddr, UserRange};
-use quicksand_platform::{AddressSpace, Advice, Backing, MemFault, PlatformError, Prot};
+use quicksand_platform::{AddressSpace, Advice, Backing, Mapping, MemFault, PlatformError, Prot};
 
 use crate::agent::{Failed, Operation};
 use crate::errand;
-use crate::layout::{AREAS, BULK_LEN, BULK_OFFSET, STUB_END, STUB_START, agent, request, special};
+use crate::layout::{
+    AREAS, BULK_LEN, BULK_OFFSET, RECEIVED_FD, STUB_END, STUB_START, agent, request, special,
+};
 use crate::memory;
 use crate::regions::{Region, Regions};
 use crate::shared::Shared;
@@ -66,6 +68,28 @@ fn mprotect((start, end): (u64, u64), prot: Prot) -> Operation {
     Operation::call(libc::SYS_mprotect, [start, end - start, protection(prot), 0, 0, 0])
 }
 
+/// What makes the host take `advice` on what is mapped in `range`.
+fn advise(regions: &Regions, range: UserRange, advice: Advice) -> Vec<Operation> {
+    let madvise = |start: u64, end: u64, number: i32| {
+        Operation::call(libc::SYS_madvise, [start, end - start, number as u64, 0, 0, 0])
+    };
+    let within = || regions.within(range.start.0, range.end.0).into_iter();
+    match advice {
+        // Neighbours at once: a thread's stack and its guard.
+        Advice::DontNeed => {
+            let runs = regions.runs(range.start.0, range.end.0).into_iter();
+            runs.map(|(start, end)| madvise(start, end, libc::MADV_DONTNEED)).collect()
+        }
+        // Only for memory that is no file's.
+        Advice::Free => within().map(|r| madvise(r.start, r.end, libc::MADV_FREE).may_fail()).collect(),
+        Advice::Populate { write } => {
+            let number = if write { libc::MADV_POPULATE_WRITE } else { libc::MADV_POPULATE_READ };
+            let usable = within().filter(|r| r.prot.any());
+            usable.map(|r| madvise(r.start, r.end, number).may_fail()).collect()
+        }
+    }
+}
+
 /// The stub's own pages are not for guests, whatever the Sentry's tree of VMAs says.
 fn check(range: UserRange) -> Result<(), Errno> {
     if range.end.0 > STUB_START { Err(Errno::ENOMEM) } else { Ok(()) }
@@ -106,9 +130,42 @@ impl SystrapSpace {
         Ok(())
     }
 
-    fn order_with(&self, file: BorrowedFd<'_>, operation: Operation) -> Result<(), Failed> {
+    /// Makes as many of `mappings` as one order can, and takes them off.
+    fn map_some(&self, mappings: &mut &[Mapping<'_>]) -> Result<(), Failed> {
+        let mut files: Vec<BorrowedFd<'_>> = Vec::new();
+        let mut operations = Vec::new();
+        for mapping in mappings.iter().take(request::MAX_OPERATIONS - 2) {
+            let (flags, file) = match mapping.backing {
+                Backing::Anonymous => (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, None),
+                Backing::PrivateFile { fd, offset } => (libc::MAP_PRIVATE, Some((fd, offset))),
+                Backing::SharedFile { fd, offset, .. } => (libc::MAP_SHARED, Some((fd, offset))),
+            };
+            let (fd, offset) = match file {
+                None => (-1, 0),
+                Some((fd, offset)) => {
+                    let known = files.iter().position(|other| other.as_raw_fd() == fd.as_raw_fd());
+                    if known.is_none() && files.len() == agent::MAX_FILES {
+                        break;
+                    }
+                    let place = known.unwrap_or_else(|| {
+                        files.push(fd);
+                        files.len() - 1
+                    });
+                    (i64::from(RECEIVED_FD) + place as i64, offset)
+                }
+            };
+            // Guests are not promised memory: what is too much is the kernel's matter when it is touched.
+            let flags = (flags | libc::MAP_FIXED | libc::MAP_NORESERVE) as u64;
+            let range = mapping.range;
+            let args = [range.start.0, range.len(), protection(mapping.prot), flags, fd as u64, offset];
+            operations.push(Operation::call(libc::SYS_mmap, args));
+        }
+        *mappings = &mappings[operations.len()..];
+        if files.is_empty() {
+            return self.order(&operations);
+        }
         self.shared.counters.orders.add();
-        self.stub.order_with(file, operation)
+        self.stub.order_with(&files, &operations)
     }
 
     /// Calls `f` with the address of each mapped page of `start..end` and whether it is resident. As far as the stub says.
@@ -137,33 +194,28 @@ impl AddressSpace for SystrapSpace {
     }
 
     fn map(&self, range: UserRange, prot: Prot, backing: Backing<'_>) -> Result<(), Errno> {
-        check(range)?;
+        self.map_all(&[Mapping { range, prot, backing }])
+    }
+
+    fn map_all(&self, mappings: &[Mapping<'_>]) -> Result<(), Errno> {
+        mappings.iter().try_for_each(|mapping| check(mapping.range))?;
         let mut regions = self.regions.lock();
-        let mmap = |flags: i32, fd: i64, offset: u64| {
-            // Guests are not promised memory: what is too much is the kernel's matter when it is touched.
-            let flags = (flags | libc::MAP_FIXED | libc::MAP_NORESERVE) as u64;
-            let args = [range.start.0, range.len(), protection(prot), flags, fd as u64, offset];
-            Operation::call(libc::SYS_mmap, args)
-        };
-        let received = i64::from(crate::layout::RECEIVED_FD);
-        let (result, shared) = match backing {
-            Backing::Anonymous => {
-                (self.order(&[mmap(libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1, 0)]), false)
+        let mut left = mappings;
+        while !left.is_empty() {
+            if let Err(failed) = self.map_some(&mut left) {
+                // What was there may be gone.
+                let unmap: Vec<Operation> = mappings.iter().map(|m| munmap(m.range).may_fail()).collect();
+                let _ = self.order(&unmap);
+                for Mapping { range, .. } in mappings {
+                    regions.remove(range.start.0, range.end.0);
+                }
+                return Err(failed.into());
             }
-            Backing::PrivateFile { fd, offset } => {
-                (self.order_with(fd, mmap(libc::MAP_PRIVATE, received, offset)), false)
-            }
-            Backing::SharedFile { fd, offset, .. } => {
-                (self.order_with(fd, mmap(libc::MAP_SHARED, received, offset)), true)
-            }
-        };
-        if let Err(failed) = result {
-            // What was there may be gone.
-            let _ = self.order(&[munmap(range).may_fail()]);
-            regions.remove(range.start.0, range.end.0);
-            return Err(failed.into());
         }
-        regions.insert(Region { start: range.start.0, end: range.end.0, prot, shared });
+        for Mapping { range, prot, backing } in mappings {
+            let shared = matches!(backing, Backing::SharedFile { .. });
+            regions.insert(Region { start: range.start.0, end: range.end.0, prot: *prot, shared });
+        }
         Ok(())
     }
 
@@ -209,26 +261,14 @@ impl AddressSpace for SystrapSpace {
     }
 
     fn advise(&self, range: UserRange, advice: Advice) -> Result<(), Errno> {
-        check(range)?;
-        let advise = |start: u64, end: u64, number: i32| {
-            Operation::call(libc::SYS_madvise, [start, end - start, number as u64, 0, 0, 0])
-        };
+        self.advise_all(&[(range, advice)])
+    }
+
+    fn advise_all(&self, ranges: &[(UserRange, Advice)]) -> Result<(), Errno> {
+        ranges.iter().try_for_each(|(range, _)| check(*range))?;
         let regions = self.regions.lock();
-        let within = || regions.within(range.start.0, range.end.0).into_iter();
-        let operations: Vec<Operation> = match advice {
-            // Neighbours at once: a thread's stack and its guard.
-            Advice::DontNeed => {
-                let runs = regions.runs(range.start.0, range.end.0).into_iter();
-                runs.map(|(start, end)| advise(start, end, libc::MADV_DONTNEED)).collect()
-            }
-            // Only for memory that is no file's.
-            Advice::Free => within().map(|r| advise(r.start, r.end, libc::MADV_FREE).may_fail()).collect(),
-            Advice::Populate { write } => {
-                let number = if write { libc::MADV_POPULATE_WRITE } else { libc::MADV_POPULATE_READ };
-                let usable = within().filter(|r| r.prot.any());
-                usable.map(|r| advise(r.start, r.end, number).may_fail()).collect()
-            }
-        };
+        let operations: Vec<Operation> =
+            ranges.iter().flat_map(|(range, advice)| advise(&regions, *range, *advice)).collect();
         Ok(self.order(&operations)?)
     }
 

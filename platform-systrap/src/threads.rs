@@ -62,13 +62,13 @@ impl Stub {
         self.line.order(&self.areas, &[], operations, results)
     }
 
-    /// With one file.
+    /// With files.
     pub(crate) fn order_with(
         &self,
-        file: std::os::fd::BorrowedFd<'_>,
-        operation: Operation,
+        files: &[std::os::fd::BorrowedFd<'_>],
+        operations: &[Operation],
     ) -> Result<(), Failed> {
-        self.line.order(&self.areas, &[file], &[operation], &mut [])
+        self.line.order(&self.areas, files, operations, &mut [])
     }
 
     /// A copy, with its agent and one guest thread. That is made while the Sentry does something else.

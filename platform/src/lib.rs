@@ -24,7 +24,7 @@ use std::sync::Arc;
 use quicksand_abi::UserAddr;
 
 pub use registers::{EFLAGS_USER_MASK, Registers};
-pub use space::{AddressSpace, Advice, Backing, MemFault, Prot};
+pub use space::{AddressSpace, Advice, Backing, Mapping, MemFault, Prot};
 
 /// Why a platform could not be made, or could not go on. These are host-side failures: each message says what
 /// failed and what to do about it.

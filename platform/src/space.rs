@@ -42,6 +42,14 @@ pub enum Backing<'a> {
     SharedFile { fd: BorrowedFd<'a>, offset: u64, writable: bool },
 }
 
+/// One of several mappings that are made together.
+#[derive(Clone, Copy, Debug)]
+pub struct Mapping<'a> {
+    pub range: UserRange,
+    pub prot: Prot,
+    pub backing: Backing<'a>,
+}
+
 /// Advice that changes what a page holds or whether it is resident; what is only a hint the Sentry answers itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Advice {
@@ -81,6 +89,16 @@ pub trait AddressSpace: Send + Sync + fmt::Debug {
     /// range whose pages are never touched.
     fn map(&self, range: UserRange, prot: Prot, backing: Backing<'_>) -> Result<(), Errno>;
 
+    /// As [`map`](AddressSpace::map), one after the other; cheaper where each call has a price. Where one fails, none of
+    /// the ranges is mapped any more.
+    fn map_all(&self, mappings: &[Mapping<'_>]) -> Result<(), Errno> {
+        let made = mappings.iter().try_for_each(|m| self.map(m.range, m.prot, m.backing));
+        made.or_else(|errno| {
+            mappings.iter().try_for_each(|m| self.unmap(m.range))?;
+            Err(errno)
+        })
+    }
+
     /// Removes whatever is mapped in `range` (holes are fine). Private memory goes back to the host before this returns.
     fn unmap(&self, range: UserRange) -> Result<(), Errno>;
 
@@ -93,6 +111,11 @@ pub trait AddressSpace: Send + Sync + fmt::Debug {
 
     /// Applies `advice` to what is mapped in `range` (holes are skipped).
     fn advise(&self, range: UserRange, advice: Advice) -> Result<(), Errno>;
+
+    /// As [`advise`](AddressSpace::advise), for several ranges.
+    fn advise_all(&self, ranges: &[(UserRange, Advice)]) -> Result<(), Errno> {
+        ranges.iter().try_for_each(|(range, advice)| self.advise(*range, *advice))
+    }
 
     /// A copy, as `fork(2)` makes one: private pages are copied on write, shared mappings stay shared.
     fn fork(&self) -> Result<Arc<dyn AddressSpace>, PlatformError>;

@@ -3,7 +3,7 @@
 use std::sync::{Arc, OnceLock};
 
 use quicksand_abi::{Errno, PAGE_SIZE, UserAddr, UserRange};
-use quicksand_platform::{Advice, Prot};
+use quicksand_platform::{Advice, Mapping, Prot};
 
 use super::vma::{SharedMemory, VmFlags, Vma, VmaBacking};
 use super::{Inner, Limits, MAX_MAP_COUNT, MMAP_MIN_ADDR, MemoryManager};
@@ -224,6 +224,22 @@ impl Inner {
         self.tree.insert(vma);
         self.peak_total = self.peak_total.max(self.tree.counters().total);
         Ok(())
+    }
+
+    /// Makes `mappings` in an address space that holds nothing yet; `vmas` are what they are of. Those are
+    /// [`adopt`](Inner::adopt)ed next.
+    pub(crate) fn map_fresh(&mut self, vmas: &[Vma], mappings: &[Mapping<'_>]) -> Result<(), Errno> {
+        if self.tree.len() != 0 || vmas.len() > MAX_MAP_COUNT {
+            return Err(Errno::ENOMEM);
+        }
+        vmas.iter().try_for_each(|vma| self.may_expand(vma, 0, &Limits::NONE))?;
+        self.space.map_all(mappings)
+    }
+
+    /// Puts VMAs there whose mappings have been made.
+    pub(crate) fn adopt(&mut self, vmas: Vec<Vma>) {
+        vmas.into_iter().for_each(|vma| self.tree.insert(vma));
+        self.peak_total = self.peak_total.max(self.tree.counters().total);
     }
 
     /// Removes everything in a range.

@@ -9,15 +9,15 @@
 use std::sync::Arc;
 
 use quicksand_abi::{PAGE_SIZE, UserAddr, UserRange};
-use quicksand_checkpoint::{Image, PageBacking};
-use quicksand_platform::{Backing, Prot};
+use quicksand_checkpoint::{Extent, Image, PageBacking};
+use quicksand_platform::{Backing, Mapping, Prot};
 
 use super::records as rec;
 use super::restore::RestoreError;
 use super::save::SaveError;
 use super::sink::ImageSink;
 use crate::mm::numa::MemPolicy;
-use crate::mm::{Inner, Layout, Limits, Marks, MemoryManager, SharedMemory, VmFlags, Vma, VmaBacking};
+use crate::mm::{Inner, Layout, Marks, MemoryManager, SharedMemory, VmFlags, Vma, VmaBacking};
 use crate::vfs::OpenFile;
 
 /// How many pages are copied in one go.
@@ -333,14 +333,23 @@ pub(super) fn restore(
     inner.default_flags = VmFlags::from_bits_truncate(record.default_flags);
     inner.exe = exe;
     inner.layered = true;
-    for vma in made {
-        let start = vma.start().0;
-        inner
-            .install(&Limits::NONE, vma)
-            .map_err(|errno| RestoreError::Memory(format!("mapping {start:#x}: {errno:?}")))?;
+    if made.windows(2).any(|pair| pair[0].end() > pair[1].start()) {
+        return Err(wrong("mappings that overlap"));
     }
-    for extent in image.extents()?.space(id) {
-        map_extent(&inner, image, extent, &wrong)?;
+    let extents = image.extents()?;
+    let extents = extents.space(id);
+    check_pages(&made, extents, &wrong)?;
+    inner
+        .map_fresh(&made, &lay_out(&made, extents, image))
+        .map_err(|errno| RestoreError::Memory(format!("mapping address space {id}: {errno:?}")))?;
+    inner.adopt(made);
+    for extent in extents.iter().filter(|e| matches!(image.backing(e), PageBacking::Compressed { .. })) {
+        // What cannot be mapped is copied.
+        image.read_pages(extent, |page, bytes| {
+            let addr = UserAddr(page.saturating_mul(PAGE_SIZE));
+            let failed = |fault| RestoreError::Memory(format!("writing pages: {fault:?}"));
+            inner.space.write_forced(addr, bytes).map_err(failed)
+        })?;
     }
     drop(inner);
     mm.set_stack_limit(record.stack_limit);
@@ -414,43 +423,133 @@ fn make_vma(
     Ok(vma)
 }
 
-/// Maps an image's pages where they belong.
-fn map_extent(
-    inner: &Inner,
-    image: &Image,
-    extent: &quicksand_checkpoint::Extent,
+fn range_of(extent: &Extent) -> Option<UserRange> {
+    let start = extent.start_page.checked_mul(PAGE_SIZE)?;
+    let end = extent.end_page().checked_mul(PAGE_SIZE)?;
+    Some(UserRange { start: UserAddr(start), end: UserAddr(end) })
+}
+
+/// All pages belong to private mappings. Both are in ascending order.
+fn check_pages(
+    vmas: &[Vma],
+    extents: &[Extent],
     wrong: &dyn Fn(&str) -> RestoreError,
 ) -> Result<(), RestoreError> {
-    let bytes = |pages: u64| pages.checked_mul(PAGE_SIZE);
-    let (Some(start), Some(end)) = (bytes(extent.start_page), bytes(extent.end_page())) else {
-        return Err(wrong("pages beyond the end of memory"));
-    };
-    let whole = UserRange { start: UserAddr(start), end: UserAddr(end) };
-    let mut covered = 0;
-    for vma in inner.tree.overlapping(whole) {
-        if vma.is_shared() || matches!(vma.backing, VmaBacking::Special { .. }) {
-            return Err(wrong("pages of a shared mapping"));
-        }
-        let Some(part) = vma.range.intersect(whole) else { continue };
-        covered += part.len();
-        let into = part.start.0 - start;
-        let failed = |errno| RestoreError::Memory(format!("mapping pages at {:#x}: {errno:?}", part.start.0));
-        match image.backing(extent) {
-            PageBacking::File { fd, offset } => {
-                let backing = Backing::PrivateFile { fd, offset: offset + into };
-                inner.space.map(part, vma.prot, backing).map_err(failed)?;
+    let mut vmas = vmas.iter().peekable();
+    for extent in extents {
+        let range = range_of(extent).ok_or_else(|| wrong("pages beyond the end of memory"))?;
+        let mut at = range.start;
+        while at < range.end {
+            while vmas.next_if(|vma| vma.end() <= at).is_some() {}
+            let vma = vmas.peek().filter(|vma| vma.start() <= at);
+            let vma = vma.ok_or_else(|| wrong("pages where nothing is mapped"))?;
+            if vma.is_shared() || matches!(vma.backing, VmaBacking::Special { .. }) {
+                return Err(wrong("pages of a shared mapping"));
             }
-            PageBacking::Zero => inner.space.map(part, vma.prot, Backing::Anonymous).map_err(failed)?,
-            PageBacking::Compressed { .. } => {}
+            at = vma.end();
         }
     }
-    if let PageBacking::Compressed { .. } = image.backing(extent) {
-        // What cannot be mapped is copied.
-        image.read_pages(extent, |page, bytes| {
-            let addr = UserAddr(page.saturating_mul(PAGE_SIZE));
-            let failed = |fault| RestoreError::Memory(format!("writing pages: {fault:?}"));
-            inner.space.write_forced(addr, bytes).map_err(failed)
-        })?;
+    Ok(())
+}
+
+/// What the host is to map, from below: the image's pages where it has some, else what is behind each VMA.
+fn lay_out<'a>(vmas: &'a [Vma], extents: &[Extent], image: &'a Image) -> Vec<Mapping<'a>> {
+    let mut mappings = Vec::with_capacity(vmas.len() + extents.len());
+    let mut extents = extents.iter().filter_map(|e| Some((range_of(e)?, image.backing(e)))).peekable();
+    for vma in vmas {
+        let mut at = vma.start();
+        while at < vma.end() {
+            while extents.next_if(|(range, _)| range.end <= at).is_some() {}
+            let (end, backing) = match extents.peek() {
+                Some((range, backing)) if range.start <= at => (range.end, Some(*backing)),
+                Some((range, _)) => (range.start, None),
+                None => (vma.end(), None),
+            };
+            let part = UserRange { start: at, end: end.min(vma.end()) };
+            let backing = match (backing, extents.peek()) {
+                (Some(PageBacking::File { fd, offset }), Some((range, _))) => {
+                    Backing::PrivateFile { fd, offset: offset + (at.0 - range.start.0) }
+                }
+                (Some(PageBacking::Zero), _) => Backing::Anonymous,
+                _ => vma.platform_backing(part),
+            };
+            mappings.push(Mapping { range: part, prot: vma.prot, backing });
+            at = part.end;
+        }
     }
-    if covered == whole.len() { Ok(()) } else { Err(wrong("pages where nothing is mapped")) }
+    mappings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn vma(start: u64, end: u64) -> Vma {
+        let range = UserRange { start: UserAddr(start * PAGE_SIZE), end: UserAddr(end * PAGE_SIZE) };
+        Vma::anonymous(range, Prot::RW)
+    }
+    fn extent(start_page: u64, pages: u64) -> Extent {
+        Extent { space: 1, start_page, pages, source: quicksand_checkpoint::Source::Zero }
+    }
+    fn wrong(what: &str) -> RestoreError {
+        RestoreError::Record(what.into())
+    }
+
+    #[test]
+    fn pages_are_only_where_something_is_mapped() {
+        let vmas = [vma(10, 20), vma(20, 25), vma(30, 40)];
+        assert!(check_pages(&vmas, &[extent(10, 15), extent(30, 1), extent(39, 1)], &wrong).is_ok());
+        assert!(check_pages(&vmas, &[extent(9, 2)], &wrong).is_err());
+        assert!(check_pages(&vmas, &[extent(24, 2)], &wrong).is_err());
+        assert!(check_pages(&vmas, &[extent(24, 7)], &wrong).is_err());
+        assert!(check_pages(&vmas, &[extent(40, 1)], &wrong).is_err());
+        assert!(check_pages(&vmas, &[extent(1 << 52, 1)], &wrong).is_err());
+        let mut shared = vma(10, 20);
+        shared.flags |= VmFlags::SHARED;
+        assert!(check_pages(&[shared], &[extent(10, 1)], &wrong).is_err());
+    }
+
+    #[test]
+    fn every_page_of_a_vma_is_mapped_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("image");
+        let mut writer =
+            quicksand_checkpoint::ImageWriter::create(&path, quicksand_checkpoint::ImageSpec::default())
+                .unwrap();
+        for page in [12, 13, 18, 19, 20, 31] {
+            writer.layer().add(1, page, &vec![page as u8; PAGE_SIZE as usize]).unwrap();
+        }
+        writer.layer().add_zero(1, 33, 20).unwrap();
+        writer.finish().unwrap();
+        let image = Image::open(&path).unwrap();
+        let extents = image.extents().unwrap();
+        let vmas = [vma(10, 20), vma(20, 25), vma(30, 40)];
+        let mappings = lay_out(&vmas, extents.space(1), &image);
+        let found: Vec<_> = mappings
+            .iter()
+            .map(|m| {
+                let (start, end) = (m.range.start.0 / PAGE_SIZE, m.range.end.0 / PAGE_SIZE);
+                let page = match m.backing {
+                    Backing::PrivateFile { offset, .. } => Some(offset / PAGE_SIZE),
+                    _ => None,
+                };
+                (start, end, page)
+            })
+            .collect();
+        assert_eq!(
+            found,
+            [
+                (10, 12, None),
+                (12, 14, Some(0)),
+                (14, 18, None),
+                (18, 20, Some(2)),
+                (20, 21, Some(4)),
+                (21, 25, None),
+                (30, 31, None),
+                (31, 32, Some(5)),
+                (32, 33, None),
+                (33, 40, None),
+            ]
+        );
+    }
 }

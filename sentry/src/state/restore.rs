@@ -333,8 +333,9 @@ impl Container {
             let mm = match spaces.get(&record.mm) {
                 Some(mm) => mm.clone(),
                 None => {
-                    stages.enter("memory");
+                    stages.enter("address spaces");
                     let mm = MemoryManager::new(self.kernel.platform.address_space()?);
+                    stages.enter("memory");
                     let space: rec::Mm = image.records(kind::MM)?.read(record.mm)?;
                     let file_of = &mut |id| files.get(id);
                     super::memory::restore(&mm, record.mm, &space, image, vdso.as_ref(), file_of, shared_of)?;

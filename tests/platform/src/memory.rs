@@ -1,7 +1,7 @@
 //! Mapping, protection, files, and the Sentry's access.
 
 use quicksand_abi::UserAddr;
-use quicksand_platform::{Access, Advice, Backing, FaultCause, MemFault, Platform, Prot};
+use quicksand_platform::{Access, Advice, Backing, FaultCause, Mapping, MemFault, Platform, Prot};
 
 use crate::code::{Code, Reg};
 use crate::support::{
@@ -452,4 +452,38 @@ pub fn many_small_mappings(platform: &dyn Platform) {
     }
     assert!(guest.space.read(UserAddr(DATA), &mut [0]).is_err());
     assert_eq!(guest.peek(DATA + 10 * PAGE) as u8, 1);
+}
+
+/// More mappings, of more files, than a platform may make in one go; and advice for all of them.
+pub fn mappings_made_together(platform: &dyn Platform) {
+    let guest = Guest::new(platform, &reader());
+    let files: Vec<_> = (0..150).map(|_| numbered_file(4)).collect();
+    let mapping = |i: u64| {
+        let file = &files[(i % 150) as usize];
+        let backing = match i % 3 {
+            0 => Backing::Anonymous,
+            1 => private(file, i % 4 * PAGE),
+            _ => shared(file, i % 4 * PAGE),
+        };
+        Mapping { range: range(DATA + 2 * i * PAGE, PAGE), prot: Prot::RW, backing }
+    };
+    let mappings: Vec<_> = (0..700).map(mapping).collect();
+    guest.space.map_all(&mappings).expect("map_all");
+    let expected = |i: u64| if i.is_multiple_of(3) { 0 } else { (i % 4 + 1) as u8 };
+    for i in 0..700 {
+        assert_eq!(guest.peek(DATA + 2 * i * PAGE) as u8, expected(i), "mapping {i}");
+        assert!(guest.space.read(UserAddr(DATA + (2 * i + 1) * PAGE), &mut [0]).is_err());
+    }
+    // Later ones take the place of earlier ones.
+    let again = [mapping(0), mapping(1), Mapping { range: range(DATA, 3 * PAGE), ..mapping(4) }];
+    guest.space.map_all(&again).expect("map_all");
+    assert_eq!(guest.peek(DATA) as u8, 1);
+    let advice: Vec<_> = mappings.iter().map(|m| (m.range, Advice::Populate { write: true })).collect();
+    guest.space.advise_all(&advice).expect("advise_all");
+    for i in 3..700 {
+        assert_eq!(guest.peek(DATA + 2 * i * PAGE) as u8, expected(i), "mapping {i}");
+    }
+    let mut out = [false; 1];
+    guest.space.resident(range(DATA + 6 * PAGE, PAGE), &mut out);
+    assert_eq!(out, [true]);
 }

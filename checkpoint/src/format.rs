@@ -188,8 +188,12 @@ pub(crate) struct WorkingSetHeader {
 pub(crate) struct RunEntry {
     pub(crate) space: U64,
     pub(crate) start: U64,
-    pub(crate) pages: U64,
+    pub(crate) pages: U32,
+    pub(crate) flags: U32,
 }
+
+/// A flag of a run: its pages were written to.
+pub(crate) const RUN_WRITTEN: u32 = 1;
 
 // What docs/func-image.md says.
 const _: () = {

@@ -360,6 +360,10 @@ impl Image {
         reader.read(page, extent.pages, |at, bytes| each(extent.start_page + (at - page), bytes))
     }
 
+    pub fn has_working_set(&self) -> bool {
+        self.own.working_set.is_some()
+    }
+
     /// What to prefetch, where it has been recorded.
     pub fn working_set(&self) -> Result<Option<WorkingSet>, ImageError> {
         let Some((blob, digest)) = &self.own.working_set else { return Ok(None) };

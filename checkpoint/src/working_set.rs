@@ -9,7 +9,7 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use crate::dir::{TEMPORARY, names, replace_file, sync_dir};
 use crate::error::Place;
-use crate::format::{RunEntry, StringRef, WORKING_SET_MAGIC, WorkingSetHeader};
+use crate::format::{RUN_WRITTEN, RunEntry, StringRef, WORKING_SET_MAGIC, WorkingSetHeader};
 use crate::index::Reader;
 use crate::oci::{self, Descriptor, INDEX_FILE, OciIndex};
 use crate::part::read_manifest;
@@ -21,6 +21,8 @@ pub struct PageRun {
     pub space: u64,
     pub start_page: u64,
     pub pages: u64,
+    /// They were written to.
+    pub written: bool,
 }
 
 /// What to prefetch, in the order in which it was used.
@@ -46,7 +48,8 @@ impl WorkingSet {
             let entry = RunEntry {
                 space: U64::new(run.space),
                 start: U64::new(run.start_page),
-                pages: U64::new(run.pages),
+                pages: U32::new(u32::try_from(run.pages).map_err(|_| too_large())?),
+                flags: U32::new(if run.written { RUN_WRITTEN } else { 0 }),
             };
             bytes.extend_from_slice(entry.as_bytes());
         }
@@ -78,12 +81,13 @@ impl WorkingSet {
         let strings = reader.array::<u8>(usize::try_from(header.strings.get()).unwrap_or(usize::MAX))?;
         let mut set = WorkingSet::default();
         for (i, run) in runs.iter().enumerate() {
-            let (start_page, pages) = (run.start.get(), run.pages.get());
+            let (start_page, pages) = (run.start.get(), u64::from(run.pages.get()));
             if start_page.checked_add(pages).is_none_or(|end| end > 1 << 52) {
                 let at = size_of::<WorkingSetHeader>() + i * size_of::<RunEntry>();
                 return Err(place.damaged(at as u64, "pages beyond the address space"));
             }
-            set.runs.push(PageRun { space: run.space.get(), start_page, pages });
+            let written = run.flags.get() & RUN_WRITTEN != 0;
+            set.runs.push(PageRun { space: run.space.get(), start_page, pages, written });
         }
         // Each file's name starts where the one before it ended, so that they are no more than what is there.
         let mut at = 0;

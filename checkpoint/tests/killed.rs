@@ -27,7 +27,7 @@ fn victim() {
         }
         let image = Image::open(&path).unwrap();
         for start_page in 0..10 {
-            let run = PageRun { space: 1, start_page, pages: round };
+            let run = PageRun { space: 1, start_page, pages: round, written: false };
             image.set_working_set(&WorkingSet { runs: vec![run], files: Vec::new() }).unwrap();
         }
         Store::open(Path::new(&store)).unwrap().remove("image", false).unwrap();

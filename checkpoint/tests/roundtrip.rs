@@ -227,7 +227,7 @@ fn working_sets_are_replaced() {
     let blobs = || std::fs::read_dir(path.join("blobs/blake3")).unwrap().count();
     let before = blobs();
     for i in 0..5 {
-        let runs = vec![PageRun { space: 1, start_page: i, pages: i + 1 }; 3];
+        let runs = vec![PageRun { space: 1, start_page: i, pages: i + 1, written: i % 2 == 1 }; 3];
         let set = WorkingSet { runs, files: vec![b"/lib/\xff".to_vec(), Vec::new()] };
         Image::open(&path).unwrap().set_working_set(&set).unwrap();
         let image = Image::open(&path).unwrap();
@@ -247,7 +247,7 @@ fn working_sets_are_replaced_under_readers() {
     std::thread::scope(|scope| {
         let writer = scope.spawn(|| {
             for i in 0..300 {
-                let run = PageRun { space: 1, start_page: i, pages: i };
+                let run = PageRun { space: 1, start_page: i, pages: i, written: false };
                 let set = WorkingSet { runs: vec![run], files: Vec::new() };
                 Image::open(&path).unwrap().set_working_set(&set).unwrap();
             }

@@ -190,6 +190,9 @@ pub struct RunArgs {
     /// Of `restore`: whether to tell what it took.
     #[arg(skip)]
     pub stats: Option<ListFormat>,
+    /// Of `restore`: whether to record the working set.
+    #[arg(skip)]
+    pub record: Option<bool>,
 }
 
 /// Store a running container in an image
@@ -301,6 +304,11 @@ pub struct RestoreArgs {
     /// Keep the container's state when it has ended
     #[arg(long)]
     pub keep: bool,
+    /// Record in the image which of its pages are used until the container's first output (to a standard stream or the
+    /// network), so that later restores fetch them in one go. Without this it is done where the image has no record, may be
+    /// written, and the command stays anyway; with --detach it stays until then
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    pub record_working_set: Option<bool>,
     /// When it runs, tell on standard error what that took: as a `table`, or as `json`
     #[arg(long, value_enum, num_args = 0..=1, require_equals = true, default_missing_value = "table", value_name = "FORMAT")]
     pub stats: Option<ListFormat>,

@@ -30,6 +30,7 @@ use crate::sandbox::{self, Boot};
 use crate::spec::{IdMapping, Spec};
 use crate::state::{self, Container, State};
 use crate::timeline::Timeline;
+use crate::working_set::Recorder;
 
 /// What to start.
 #[derive(Debug)]
@@ -41,6 +42,8 @@ pub struct Plan<'a> {
     pub stdio: [OwnedFd; 3],
     /// The image to go on from; the spec's annotation names one where this does not.
     pub image: Option<PathBuf>,
+    /// Whether to record the image's working set; where this does not say, a command that stays does where there is none.
+    pub record: Option<bool>,
     /// `stdio` is a terminal that the sandbox is to take as its controlling terminal.
     pub controls_terminal: bool,
     /// The container ends when this process does.
@@ -60,6 +63,8 @@ pub struct Launched {
     pub channel: UnixStream,
     /// What its restore took, where it was one and has been started.
     pub restored: Option<Box<Report>>,
+    /// Who records the image's working set, where that is wanted.
+    pub recorder: Option<Recorder>,
 }
 
 impl Plan<'_> {
@@ -70,6 +75,8 @@ impl Plan<'_> {
         }
         let rootfs = rootfs(&self.bundle, &self.spec)?;
         let image = self.open_image()?;
+        let (first_output, recorder) = self.recorder(image.as_ref())?;
+        let image = image.map(|(image, _)| image);
         self.spec.log_ignored();
         let platform = Chosen::by_name(self.global.platform)?;
         // Known before it is made, so that whoever finds what a killed command left can take it away.
@@ -96,8 +103,8 @@ impl Plan<'_> {
             hooks: self.spec.hooks.clone(),
         };
         let mut container = Container::create(&self.global.state_root(), state)?;
-        match self.launch_in(&mut container, rootfs, image, platform) {
-            Ok((child, channel, restored)) => Ok(Launched { container, child, channel, restored }),
+        match self.launch_in(&mut container, rootfs, image, first_output, platform) {
+            Ok((child, channel, restored)) => Ok(Launched { container, child, channel, restored, recorder }),
             Err(e) => {
                 if let Err(more) = container.remove() {
                     tracing::warn!("{more}");
@@ -112,6 +119,7 @@ impl Plan<'_> {
         container: &mut Container,
         rootfs: PathBuf,
         image: Option<Arc<Image>>,
+        first_output: Option<OwnedFd>,
         platform: Chosen,
     ) -> Result<(Child, UnixStream, Option<Box<Report>>)> {
         let mut resources = self.spec.linux.resources.clone();
@@ -143,6 +151,7 @@ impl Plan<'_> {
             strace: self.global.strace,
             stdio: self.stdio,
             image,
+            first_output,
             controls_terminal: self.controls_terminal,
             foreground: self.foreground,
             start_now,
@@ -197,12 +206,22 @@ const IMAGE_ANNOTATION: &str = "dev.quicksand.image";
 
 impl Plan<'_> {
     /// The image to go on from, opened whole: the sandbox may open nothing by itself.
-    fn open_image(&self) -> Result<Option<Arc<Image>>> {
+    fn open_image(&self) -> Result<Option<(Arc<Image>, PathBuf)>> {
         let annotated = || self.spec.annotations.get(IMAGE_ANNOTATION).map(PathBuf::from);
         let Some(path) = self.image.clone().or_else(annotated) else { return Ok(None) };
         let path = fs::canonicalize(&path).context(format!("the image {}", path.display()))?;
         let image = Image::open(&path).context(format!("the image {}", path.display()))?;
-        Ok(Some(Arc::new(image)))
+        Ok(Some((Arc::new(image), path)))
+    }
+
+    /// Who records the image's working set, and the descriptor by which it hears when.
+    fn recorder(&self, image: Option<&(Arc<Image>, PathBuf)>) -> Result<(Option<OwnedFd>, Option<Recorder>)> {
+        let Some((image, path)) = image else { return Ok((None, None)) };
+        if !self.record.unwrap_or(self.foreground && !image.has_working_set()) {
+            return Ok((None, None));
+        }
+        let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).context("a pipe")?;
+        Ok((Some(write), Some(Recorder { image: path.clone(), first_output: read })))
     }
 
     /// Makes the gofer process; returns the sandbox's ends of its sockets.

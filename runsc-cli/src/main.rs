@@ -3,7 +3,8 @@
 //! - [`cli`]: the arguments. [`commands`]: one file per command.
 //! - [`spec`]: the OCI `config.json`. [`state`]: what is kept of a container under `--root`. [`cgroup`]: its limits.
 //! - [`launch`]: the host's side of starting a sandbox. [`sandbox`]: what runs inside the sandbox process.
-//! - [`control`]: the messages between the two. [`restored`]: what a restore took. [`platform`], [`costs`]: which platform is used, and what it costs here.
+//! - [`control`]: the messages between the two. [`restored`]: what a restore took. [`working_set`]: what a restored
+//!   container used first. [`platform`], [`costs`]: which platform is used, and what it costs here.
 #![forbid(unsafe_code)]
 // A binary has no users of its items: `pub` here says that another module may use one.
 #![allow(unreachable_pub)]
@@ -28,6 +29,7 @@ mod sandbox;
 mod spec;
 mod state;
 mod timeline;
+mod working_set;
 
 use std::process::ExitCode;
 

@@ -46,11 +46,14 @@ pub struct Report {
     /// The image's id.
     pub image: String,
     pub stages: Vec<Stage>,
-    /// Since the command was started: all of it until the threads were started, the first instruction of the guest, and the
-    /// first response as far as somebody has told.
+    /// Since the command was started: all of it until the threads were started, the first instruction of the guest, its first
+    /// output, and the first response as far as somebody has told.
     pub started_us: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub first_instruction_us: Option<u64>,
+    /// To a standard stream or an internet socket.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub first_output_us: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub first_response_us: Option<u64>,
     pub objects: Vec<Objects>,
@@ -120,6 +123,7 @@ impl Report {
         let moments = [
             ("started", Some(self.started_us)),
             ("first instruction", self.first_instruction_us),
+            ("first output", self.first_output_us),
             ("first response", self.first_response_us),
         ];
         let _ = writeln!(text, "\n{:<26} {:>10}", "SINCE THE COMMAND", "MS");
@@ -143,7 +147,7 @@ impl Report {
 }
 
 /// A process and all that descend from it.
-fn family(first: i32) -> BTreeSet<i32> {
+pub fn family(first: i32) -> BTreeSet<i32> {
     let mut parents = Vec::new();
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
@@ -179,6 +183,7 @@ mod tests {
             stages: vec![Stage { name: "memory".into(), us: 1234 }],
             started_us: 5000,
             first_instruction_us: Some(5100),
+            first_output_us: None,
             first_response_us: None,
             objects: vec![Objects { kind: "file".into(), materialised: 1, total: 17 }],
             layers: vec!["abcd".into()],

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::fmt;
 use std::hash::{Hash, Hasher};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use quicksand_platform::Platform;
@@ -70,6 +70,9 @@ pub struct Kernel {
     strace: bool,
     /// Taken by the first task.
     first_entry: Mutex<Option<FirstEntry>>,
+    /// Taken by the first output, which somebody waits for.
+    first_output: Mutex<Option<FirstEntry>>,
+    awaits_output: AtomicBool,
     next_id: AtomicU64,
     /// Calls that were logged as unsupported, by number.
     logged: Mutex<HashSet<u64>>,
@@ -98,6 +101,8 @@ impl Kernel {
             containers: Mutex::new(Level::Kernel, Vec::new()),
             strace: config.strace,
             first_entry: Mutex::new(Level::Leaf, config.first_entry),
+            first_output: Mutex::new(Level::Leaf, None),
+            awaits_output: AtomicBool::new(false),
             next_id: AtomicU64::new(1),
             logged: Mutex::new(Level::Leaf, HashSet::new()),
         };
@@ -156,6 +161,21 @@ impl Kernel {
     /// What waits for the first task, if this is it.
     pub(crate) fn take_first_entry(&self) -> Option<FirstEntry> {
         self.first_entry.lock().take()
+    }
+    /// Has `call` made when a guest puts something out for the first time from now on: to a stream of the host's (a standard
+    /// stream), or to an internet socket.
+    pub fn on_first_output(&self, call: FirstEntry) {
+        *self.first_output.lock() = Some(call);
+        self.awaits_output.store(true, Ordering::Release);
+    }
+    /// Something was put out.
+    pub(crate) fn has_put_out(&self) {
+        if self.awaits_output.load(Ordering::Relaxed) && self.awaits_output.swap(false, Ordering::AcqRel) {
+            let call = self.first_output.lock().take();
+            if let Some(call) = call {
+                (call.0)();
+            }
+        }
     }
     pub fn strace(&self) -> bool {
         self.strace

@@ -80,7 +80,7 @@ pub(crate) fn write_small(path: &Path, encoding: Encoding) {
     }
     writer.layer().add_zero(2, 5, 1000).unwrap();
     writer.layer().add(2, 5000, &[page(1), page(2), page(777)].concat()).unwrap();
-    let run = PageRun { space: 1, start_page: 100, pages: 3 };
+    let run = PageRun { space: 1, start_page: 100, pages: 3, written: true };
     writer.set_working_set(&WorkingSet { runs: vec![run], files: vec![b"/bin/sh".to_vec()] }).unwrap();
     writer.finish().unwrap();
 }

@@ -25,6 +25,7 @@ pub fn run(global: &Global, args: CreateArgs) -> Result<u8> {
         spec,
         stdio: streams.stdio,
         image: None,
+        record: None,
         controls_terminal: streams.terminal,
         foreground: false,
         start: false,

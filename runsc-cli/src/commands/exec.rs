@@ -72,12 +72,18 @@ pub fn run(global: &Global, args: ExecArgs) -> Result<u8> {
     }
     let Some(signals) = signals else { return Ok(0) };
     let pidfd = child.pidfd.try_clone().context("a descriptor")?;
-    foreground::relay(&pidfd, streams.master, &signals, &mut |signal| {
-        if let Some(signal) = rustix::process::Signal::from_named_raw(signal) {
-            // It has ended, then.
-            let _ = rustix::process::pidfd_send_signal(&child.pidfd, signal);
-        }
-    })?;
+    foreground::relay(
+        &pidfd,
+        streams.master,
+        &signals,
+        None::<(std::os::fd::OwnedFd, fn())>,
+        &mut |signal| {
+            if let Some(signal) = rustix::process::Signal::from_named_raw(signal) {
+                // It has ended, then.
+                let _ = rustix::process::pidfd_send_signal(&child.pidfd, signal);
+            }
+        },
+    )?;
     foreground::exit_code(launch::wait(&child))
 }
 

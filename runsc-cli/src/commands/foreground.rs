@@ -7,14 +7,18 @@ use rustix::event::{PollFd, PollFlags, poll};
 
 use crate::console::{self, RawMode, pump};
 use crate::control::{self, Request, Target};
-use crate::error::Result;
+use crate::error::{Context, Result};
 use crate::fail;
 use crate::launch::{self, End, Launched};
 
 /// Waits until the sandbox has ended.
-pub fn wait(launched: &Launched, master: Option<OwnedFd>, signals: &SignalFd) -> Result<End> {
+pub fn wait(launched: &mut Launched, master: Option<OwnedFd>, signals: &SignalFd) -> Result<End> {
     launched.container.unlock();
-    relay(&launched.child.pidfd, master, signals, &mut |signal| {
+    let (pid, mut recorder) = (launched.child.pid, launched.recorder.take());
+    let first_output = recorder.as_ref().map(|recorder| recorder.first_output.try_clone());
+    let first_output = first_output.transpose().context("a descriptor")?;
+    let also = first_output.map(|fd| (fd, || recorder.take().into_iter().for_each(|r| r.record(pid))));
+    relay(&launched.child.pidfd, master, signals, also, &mut |signal| {
         // A signal from the terminal goes to the whole foreground group, as the kernel would send it; with a terminal of its
         // own the sandbox is told by that one's line discipline, and gets here only what was meant for the container.
         let request = Request::Signal { signal, target: Target::Own };
@@ -34,11 +38,13 @@ pub fn exit_code(end: End) -> Result<u8> {
     }
 }
 
-/// Passes signals and terminal bytes on until `end` becomes readable.
+/// Passes signals and terminal bytes on until `end` becomes readable. Something may `also` be done once, when its descriptor
+/// becomes readable.
 pub fn relay(
     end: &OwnedFd,
     master: Option<OwnedFd>,
     signals: &SignalFd,
+    mut also: Option<(OwnedFd, impl FnOnce())>,
     on_signal: &mut dyn FnMut(i32),
 ) -> Result<()> {
     let (input, output) = (std::io::stdin(), std::io::stdout());
@@ -56,11 +62,20 @@ pub fn relay(
         if reads_input {
             fds.push(PollFd::new(&input, PollFlags::IN));
         }
+        if let Some((fd, _)) = &also {
+            fds.push(PollFd::new(fd, PollFlags::IN));
+        }
         // EINTR: nothing is ready then.
         let _ = poll(&mut fds, None);
         let is = |i: usize| fds.get(i).is_some_and(|fd| !fd.revents().is_empty());
-        let (ended, signalled, from_master, from_input) = (is(0), is(1), is(2), is(3));
+        let (ended, signalled) = (is(0), is(1));
+        let from_master = master.is_some() && is(2);
+        let from_input = reads_input && is(2 + usize::from(master.is_some()));
+        let from_also = also.is_some() && fds.last().is_some_and(|fd| !fd.revents().is_empty());
         drop(fds);
+        if let Some((_, act)) = also.take_if(|_| from_also) {
+            act();
+        }
         if let (true, Some(master)) = (from_master, &master) {
             let more = pump(master.as_fd(), output.as_fd());
             if more && !ended {

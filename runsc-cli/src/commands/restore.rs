@@ -4,6 +4,10 @@ use crate::cli::{Global, RestoreArgs, RunArgs};
 use crate::error::Result;
 
 pub fn run(global: &Global, args: RestoreArgs, started_ns: u64) -> Result<u8> {
-    let RestoreArgs { create, image_path, detach, keep, stats, .. } = args;
-    super::run::run(global, RunArgs { create, detach, keep, image: Some(image_path), stats }, started_ns)
+    let RestoreArgs { create, image_path, detach, keep, stats, record_working_set: record, .. } = args;
+    super::run::run(
+        global,
+        RunArgs { create, detach, keep, image: Some(image_path), stats, record },
+        started_ns,
+    )
 }

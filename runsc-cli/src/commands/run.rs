@@ -27,6 +27,7 @@ pub fn run(global: &Global, args: RunArgs, started_ns: u64) -> Result<u8> {
         spec,
         stdio: streams.stdio,
         image: args.image,
+        record: args.record,
         controls_terminal: streams.terminal,
         foreground: !args.detach,
         start: true,
@@ -46,8 +47,14 @@ pub fn run(global: &Global, args: RunArgs, started_ns: u64) -> Result<u8> {
         launched.container.remove()?;
         return Err(e);
     }
-    let Some(signals) = signals else { return Ok(0) };
-    let end = foreground::wait(&launched, streams.master, &signals)?;
+    let Some(signals) = signals else {
+        if let Some(recorder) = launched.recorder.take() {
+            launched.container.unlock();
+            recorder.wait(launched.child.pid);
+        }
+        return Ok(0);
+    };
+    let end = foreground::wait(&mut launched, streams.master, &signals)?;
     launched.container.relock();
     let state = launched.container.state.to_oci();
     if !args.keep {

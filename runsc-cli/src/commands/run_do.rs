@@ -34,14 +34,15 @@ pub fn run(global: &Global, args: DoArgs, started_ns: u64) -> Result<u8> {
         spec,
         stdio: streams.stdio,
         image: None,
+        record: None,
         controls_terminal: streams.terminal,
         foreground: true,
         start: true,
         begun_ns: started_ns,
         timeline,
     };
-    let launched = plan.launch()?;
-    let end = foreground::wait(&launched, streams.master, &signals)?;
+    let mut launched = plan.launch()?;
+    let end = foreground::wait(&mut launched, streams.master, &signals)?;
     launched.container.relock();
     launched.container.remove()?;
     foreground::exit_code(end)

@@ -46,6 +46,9 @@ pub struct Sandbox {
     restore: OnceLock<Restore>,
     /// When the guest ran its first instruction, where anybody wants to know.
     first_instruction_ns: Arc<OnceLock<u64>>,
+    /// When a restored guest put something out for the first time, and whom to tell.
+    first_output_ns: Arc<OnceLock<u64>>,
+    tell_output: Mutex<Option<OwnedFd>>,
 }
 
 /// When the stages before a restore were done.
@@ -79,7 +82,7 @@ struct Restore {
 }
 
 impl Restore {
-    fn report(&self, first_instruction_ns: Option<u64>) -> Report {
+    fn report(&self, first_instruction_ns: Option<u64>, first_output_ns: Option<u64>) -> Report {
         let since = |ns: u64| ns.saturating_sub(self.begun_ns) / 1000;
         let layers = (0..self.image.layers()).filter_map(|number| self.image.layer(number));
         let kinds = self.image.stats().kinds.into_iter();
@@ -91,6 +94,7 @@ impl Restore {
             stages: self.stages.clone(),
             started_us: since(self.started_ns),
             first_instruction_us: first_instruction_ns.map(since),
+            first_output_us: first_output_ns.map(since),
             first_response_us: first_response.map(since),
             objects: kinds
                 .map(|k| Objects { kind: k.kind, materialised: k.materialised, total: k.total })
@@ -212,6 +216,8 @@ impl Sandbox {
             marks: Mutex::new(Some(marks)),
             restore: OnceLock::new(),
             first_instruction_ns,
+            first_output_ns: Arc::default(),
+            tell_output: Mutex::new(boot.first_output.take()),
         })
     }
 
@@ -276,6 +282,13 @@ impl Sandbox {
 
     fn restore(&self, config: RestoreConfig) -> std::result::Result<Started, RestoreError> {
         let image = config.image.clone();
+        let first = self.first_output_ns.clone();
+        let tell = self.tell_output.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.container.kernel.on_first_output(FirstEntry(Box::new(move || {
+            let _ = first.set(now_ns());
+            // Whoever wanted to know may have gone.
+            let _ = tell.map(|tell| rustix::io::write(tell, &[1]));
+        })));
         let waited = self.marks.lock().unwrap_or_else(PoisonError::into_inner).take();
         let restored = self.container.restore(config)?;
         let Some(Marks { begun_ns, mut stages, .. }) = waited else { return Ok(restored.started) };
@@ -291,7 +304,7 @@ impl Sandbox {
     }
 
     fn report(&self, restore: &Restore) -> Report {
-        restore.report(self.first_instruction_ns.get().copied())
+        restore.report(self.first_instruction_ns.get().copied(), self.first_output_ns.get().copied())
     }
 
     /// What its restore took so far. `first_response`: it has just given its first response.

@@ -50,6 +50,8 @@ pub struct Boot {
     pub stdio: [OwnedFd; 3],
     /// What the container goes on from, instead of its program's start.
     pub image: Option<std::sync::Arc<quicksand_checkpoint::Image>>,
+    /// Gets a byte when the restored container has put something out for the first time.
+    pub first_output: Option<OwnedFd>,
     pub controls_terminal: bool,
     /// Ends when the process that made it does.
     pub foreground: bool,
@@ -72,6 +74,7 @@ impl Boot {
         all.extend(self.stdio.iter().map(AsRawFd::as_raw_fd));
         all.extend(self.gofer.iter().flat_map(gofer::Sockets::descriptors));
         all.extend(self.image.iter().flat_map(|image| image.descriptors()).map(|fd| fd.as_raw_fd()));
+        all.extend(self.first_output.iter().map(AsRawFd::as_raw_fd));
         all.extend(self.timeline.fd().map(|fd| fd.as_raw_fd()));
         all
     }

@@ -9,8 +9,8 @@
 use std::sync::Arc;
 
 use quicksand_abi::{PAGE_SIZE, UserAddr, UserRange};
-use quicksand_checkpoint::{Extent, Image, PageBacking};
-use quicksand_platform::{Backing, Mapping, Prot};
+use quicksand_checkpoint::{Extent, Image, PageBacking, WorkingSet};
+use quicksand_platform::{Advice, Backing, Mapping, Prot};
 
 use super::records as rec;
 use super::restore::RestoreError;
@@ -354,6 +354,26 @@ pub(super) fn restore(
     drop(inner);
     mm.set_stack_limit(record.stack_limit);
     Ok(())
+}
+
+/// Fetches what the image's working set says will be used. Whatever it says, it is only a hint.
+pub(super) fn prefetch(mm: &MemoryManager, id: u64, set: &WorkingSet) {
+    let inner = mm.read();
+    let mut advice = Vec::new();
+    for run in set.runs.iter().filter(|run| run.space == id) {
+        let start = run.start_page.saturating_mul(PAGE_SIZE).min(UserAddr::MAP_END.0);
+        let end = start.saturating_add(run.pages.saturating_mul(PAGE_SIZE)).min(UserAddr::MAP_END.0);
+        let range = UserRange { start: UserAddr(start), end: UserAddr(end) };
+        for vma in inner.tree.overlapping(range) {
+            let write = run.written && vma.prot.write;
+            if let Some(part) = vma.range.intersect(range).filter(|_| !vma.is_shared() && vma.prot.any()) {
+                advice.push((part, Advice::Populate { write }));
+            }
+        }
+    }
+    if let Err(errno) = inner.space.advise_all(&advice) {
+        tracing::debug!("prefetching address space {id}: {errno:?}");
+    }
 }
 
 fn make_vma(

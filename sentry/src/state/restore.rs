@@ -313,6 +313,11 @@ impl Container {
     ) -> Result<Vec<SessionTty>, RestoreError> {
         let Some(first) = made.first() else { return damaged("it holds no thread") };
         let vdso = self.kernel.clocks.keeper.vdso_memory();
+        let working_set = image.working_set().unwrap_or_else(|error| {
+            tracing::warn!("{error}");
+            None
+        });
+        let working_set = working_set.unwrap_or_default();
         let mut files = Files::new(self, image, given, &first.current, groups)?;
         let mut spaces: HashMap<u64, Arc<MemoryManager>> = HashMap::new();
         let mut shared: HashMap<u64, (Arc<SharedMemory>, u64)> = HashMap::new();
@@ -340,6 +345,8 @@ impl Container {
                     let file_of = &mut |id| files.get(id);
                     super::memory::restore(&mm, record.mm, &space, image, vdso.as_ref(), file_of, shared_of)?;
                     super::identity::renew_memory(&self.kernel, &mm);
+                    stages.enter("prefetch");
+                    super::memory::prefetch(&mm, record.mm, &working_set);
                     spaces.insert(record.mm, mm.clone());
                     mm
                 }

@@ -101,36 +101,7 @@ pub(super) struct HostFile {
 }
 
 impl HostFile {
-    pub(super) fn new(shared: Arc<Shared>, at: u64) -> HostFile {
-        HostFile { shared, position: AtomicU64::new(at) }
-    }
-}
-
-impl FileOps for HostFile {
-    fn read(&self, _: &OpenFile, _: &CurrentTask, dst: &mut IoDst<'_>, offset: u64) -> Result<usize, Errno> {
-        if self.is_stream() {
-            return read_stream(&self.shared, dst);
-        }
-        let mut buffer = vec![0u8; dst.remaining().min(CHUNK)];
-        let fd = self.shared.fd.as_fd();
-        let slices = &mut [IoSliceMut::new(&mut buffer)];
-        let got = if offset == self.position.load(Ordering::Relaxed) {
-            let got = rustix::io::readv(fd, slices).map_err(errno)?;
-            self.position.fetch_add(got as u64, Ordering::Relaxed);
-            got
-        } else {
-            rustix::io::preadv(fd, slices, offset).map_err(errno)?
-        };
-        dst.put(&buffer[..got])
-    }
-
-    fn write(
-        &self,
-        _: &OpenFile,
-        task: &CurrentTask,
-        src: &mut IoSrc<'_>,
-        offset: u64,
-    ) -> Result<usize, Errno> {
+    fn put_out(&self, task: &CurrentTask, src: &mut IoSrc<'_>, offset: u64) -> Result<usize, Errno> {
         if self.is_stream() {
             return write_stream(&self.shared, task, src);
         }
@@ -171,6 +142,43 @@ impl FileOps for HostFile {
             }
         }
         Ok(src.done() - start)
+    }
+
+    pub(super) fn new(shared: Arc<Shared>, at: u64) -> HostFile {
+        HostFile { shared, position: AtomicU64::new(at) }
+    }
+}
+
+impl FileOps for HostFile {
+    fn read(&self, _: &OpenFile, _: &CurrentTask, dst: &mut IoDst<'_>, offset: u64) -> Result<usize, Errno> {
+        if self.is_stream() {
+            return read_stream(&self.shared, dst);
+        }
+        let mut buffer = vec![0u8; dst.remaining().min(CHUNK)];
+        let fd = self.shared.fd.as_fd();
+        let slices = &mut [IoSliceMut::new(&mut buffer)];
+        let got = if offset == self.position.load(Ordering::Relaxed) {
+            let got = rustix::io::readv(fd, slices).map_err(errno)?;
+            self.position.fetch_add(got as u64, Ordering::Relaxed);
+            got
+        } else {
+            rustix::io::preadv(fd, slices, offset).map_err(errno)?
+        };
+        dst.put(&buffer[..got])
+    }
+
+    fn write(
+        &self,
+        _: &OpenFile,
+        task: &CurrentTask,
+        src: &mut IoSrc<'_>,
+        offset: u64,
+    ) -> Result<usize, Errno> {
+        let written = self.put_out(task, src, offset);
+        if written.is_ok() {
+            task.kernel().has_put_out();
+        }
+        written
     }
 
     fn can_splice(&self, _: bool) -> bool {

@@ -183,6 +183,45 @@ pub struct HostSocket {
 }
 
 impl HostSocket {
+    fn put_out(&self, task: &CurrentTask, message: &mut Outgoing<'_, '_>) -> Result<usize, Errno> {
+        if message.flags.contains(MsgFlags::FASTOPEN) {
+            task.kernel().log_unsupported("MSG_FASTOPEN", Errno::EOPNOTSUPP);
+            return Err(Errno::EOPNOTSUPP);
+        }
+        let stream = self.is_stream();
+        let control = pack(task, &message.control, stream)?;
+        let want = message.src.remaining();
+        if !stream && want > CHUNK {
+            return Err(Errno::EMSGSIZE);
+        }
+        with_scratch(|scratch| {
+            let want = want.min(CHUNK);
+            let mut taken = 0;
+            while taken < want {
+                match message.src.take(&mut scratch[taken..want]) {
+                    Ok(0) => break,
+                    Ok(n) => taken += n,
+                    // What a stream could reach is sent; a datagram is whole or not at all.
+                    Err(_) if stream && taken > 0 => break,
+                    Err(e) => {
+                        message.src.unread(taken);
+                        return Err(e);
+                    }
+                }
+            }
+            let sent =
+                host::send(self.fd(), &scratch[..taken], message.to, &control, host_flags(message.flags));
+            match sent {
+                Ok(sent) => {
+                    self.count(&self.counts.datagrams_out);
+                    message.src.unread(taken.saturating_sub(sent));
+                }
+                Err(_) => message.src.unread(taken),
+            }
+            sent
+        })
+    }
+
     fn new(fd: OwnedFd, family: i32, kind: i32, protocol: i32, counts: Arc<Counts>) -> HostSocket {
         HostSocket {
             fd: Arc::new(fd),
@@ -349,42 +388,11 @@ impl SocketOps for HostSocket {
     }
 
     fn send(&self, task: &CurrentTask, message: &mut Outgoing<'_, '_>) -> Result<usize, Errno> {
-        if message.flags.contains(MsgFlags::FASTOPEN) {
-            task.kernel().log_unsupported("MSG_FASTOPEN", Errno::EOPNOTSUPP);
-            return Err(Errno::EOPNOTSUPP);
+        let sent = self.put_out(task, message);
+        if sent.is_ok() {
+            task.kernel().has_put_out();
         }
-        let stream = self.is_stream();
-        let control = pack(task, &message.control, stream)?;
-        let want = message.src.remaining();
-        if !stream && want > CHUNK {
-            return Err(Errno::EMSGSIZE);
-        }
-        with_scratch(|scratch| {
-            let want = want.min(CHUNK);
-            let mut taken = 0;
-            while taken < want {
-                match message.src.take(&mut scratch[taken..want]) {
-                    Ok(0) => break,
-                    Ok(n) => taken += n,
-                    // What a stream could reach is sent; a datagram is whole or not at all.
-                    Err(_) if stream && taken > 0 => break,
-                    Err(e) => {
-                        message.src.unread(taken);
-                        return Err(e);
-                    }
-                }
-            }
-            let sent =
-                host::send(self.fd(), &scratch[..taken], message.to, &control, host_flags(message.flags));
-            match sent {
-                Ok(sent) => {
-                    self.count(&self.counts.datagrams_out);
-                    message.src.unread(taken.saturating_sub(sent));
-                }
-                Err(_) => message.src.unread(taken),
-            }
-            sent
-        })
+        sent
     }
 
     fn receive(&self, _: &CurrentTask, dst: &mut IoDst<'_>, flags: MsgFlags) -> Result<Incoming, Errno> {

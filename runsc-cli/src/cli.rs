@@ -214,6 +214,10 @@ pub struct CheckpointArgs {
     /// How pages are stored: `none` (mapped as they lie), or `zstd` (smaller, and copied at a restore)
     #[arg(long, value_enum, default_value = "none")]
     pub compression: Compression,
+    /// Store all pages. Without this, where the container was restored from an image in the same directory, only those that this
+    /// image does not have: the new one needs it then
+    #[arg(long)]
+    pub full: bool,
     /// What becomes of TCP connections: `reset` (after a restore the program sees ECONNRESET), or `refuse` (there is no
     /// checkpoint as long as there are any)
     #[arg(long, value_enum, default_value = "reset")]

@@ -76,7 +76,7 @@ impl Plan<'_> {
         let rootfs = rootfs(&self.bundle, &self.spec)?;
         let image = self.open_image()?;
         let (first_output, recorder) = self.recorder(image.as_ref())?;
-        let image = image.map(|(image, _)| image);
+        let (image, image_path) = image.unzip();
         self.spec.log_ignored();
         let platform = Chosen::by_name(self.global.platform)?;
         // Known before it is made, so that whoever finds what a killed command left can take it away.
@@ -98,6 +98,7 @@ impl Plan<'_> {
             paused: false,
             transient: self.foreground,
             owner_uid: rustix::process::geteuid().as_raw(),
+            image: image_path,
             cgroup,
             annotations: self.spec.annotations.clone(),
             hooks: self.spec.hooks.clone(),

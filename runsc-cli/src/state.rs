@@ -47,6 +47,9 @@ pub struct State {
     /// Owned by a `run` that waits for it: gone when that is.
     pub transient: bool,
     pub owner_uid: u32,
+    /// The image that it was restored from.
+    #[serde(default)]
+    pub image: Option<PathBuf>,
     pub cgroup: Cgroup,
     pub annotations: BTreeMap<String, String>,
     /// Hooks still to be run.

@@ -6,9 +6,10 @@
 use std::fs;
 use std::os::fd::AsFd;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Instant;
 
-use quicksand_checkpoint::{ImageSpec, ImageWriter};
+use quicksand_checkpoint::{Image, ImageSpec, ImageWriter, MAX_PARENTS};
 
 use crate::cli::{CheckpointArgs, Global, Tcp};
 use crate::control::{self, Request, Response, Target};
@@ -71,6 +72,19 @@ pub fn run(global: &Global, args: &CheckpointArgs) -> Result<u8> {
     Ok(0)
 }
 
+/// The image that the container was restored from, if the new one at `path` will find it: in the same directory.
+fn parent(path: &Path, container: &Container) -> Option<Arc<Image>> {
+    let parent = container.state.image.as_ref()?;
+    let above = path.parent().filter(|above| *above != Path::new("")).unwrap_or(Path::new("."));
+    if fs::canonicalize(above).ok()?.as_path() != parent.parent()? {
+        return None;
+    }
+    // One that has gone, or was damaged, is no reason to fail: all pages are stored then. Nor is another that has its name now:
+    // pages are compared.
+    let image = Image::open(parent).inspect_err(|e| tracing::info!("no delta: {e}")).ok()?;
+    (image.layers() as usize <= MAX_PARENTS).then(|| Arc::new(image))
+}
+
 fn create(args: &CheckpointArgs, container: &Container) -> Result<ImageWriter> {
     let path = &args.image_path;
     if let Some(above) = path.parent().filter(|above| *above != Path::new("")) {
@@ -78,7 +92,9 @@ fn create(args: &CheckpointArgs, container: &Container) -> Result<ImageWriter> {
     }
     // An empty directory stands for none: engines make one.
     let _ = fs::remove_dir(path);
-    let mut spec = ImageSpec { encoding: super::image::encoding(args.compression), ..ImageSpec::default() };
+    let encoding = super::image::encoding(args.compression);
+    let parent = (!args.full).then(|| parent(path, container)).flatten();
+    let mut spec = ImageSpec { encoding, parent, ..ImageSpec::default() };
     spec.annotations.insert("dev.quicksand.container".into(), container.state.id.clone());
     spec.annotations.insert("dev.quicksand.bundle".into(), container.state.bundle.display().to_string());
     let mut writer = ImageWriter::create(path, spec).context(format!("the image {}", path.display()))?;

@@ -9,7 +9,7 @@
 use std::sync::Arc;
 
 use quicksand_abi::{PAGE_SIZE, UserAddr, UserRange};
-use quicksand_checkpoint::{Extent, Image, PageBacking, WorkingSet};
+use quicksand_checkpoint::{Extent, Image, PageBacking, PageRun, WorkingSet};
 use quicksand_platform::{Advice, Backing, Mapping, Prot};
 
 use super::records as rec;
@@ -358,9 +358,19 @@ pub(super) fn restore(
 
 /// Fetches what the image's working set says will be used. Whatever it says, it is only a hint.
 pub(super) fn prefetch(mm: &MemoryManager, id: u64, set: &WorkingSet) {
+    // What is only read first: it takes the least time, unless it comes from a disk, and then it is what would be waited for.
+    let mut runs: Vec<_> = set.runs.iter().filter(|run| run.space == id).collect();
+    runs.sort_by_key(|run| run.written);
+    // A little at a time: whoever changes mappings meanwhile waits.
+    for runs in runs.chunks(32) {
+        prefetch_some(mm, id, runs);
+    }
+}
+
+fn prefetch_some(mm: &MemoryManager, id: u64, runs: &[&PageRun]) {
     let inner = mm.read();
     let mut advice = Vec::new();
-    for run in set.runs.iter().filter(|run| run.space == id) {
+    for run in runs {
         let start = run.start_page.saturating_mul(PAGE_SIZE).min(UserAddr::MAP_END.0);
         let end = start.saturating_add(run.pages.saturating_mul(PAGE_SIZE)).min(UserAddr::MAP_END.0);
         let range = UserRange { start: UserAddr(start), end: UserAddr(end) };

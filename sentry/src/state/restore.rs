@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use quicksand_abi::signal::{SigAction, StackT};
 use quicksand_abi::{Errno, SigInfo, UserAddr};
-use quicksand_checkpoint::{Image, ImageError};
+use quicksand_checkpoint::{Image, ImageError, WorkingSet};
 use quicksand_platform::{PlatformError, Registers};
 use zerocopy::FromBytes;
 
@@ -317,7 +317,7 @@ impl Container {
             tracing::warn!("{error}");
             None
         });
-        let working_set = working_set.unwrap_or_default();
+        let working_set = Arc::new(working_set.unwrap_or_default());
         let mut files = Files::new(self, image, given, &first.current, groups)?;
         let mut spaces: HashMap<u64, Arc<MemoryManager>> = HashMap::new();
         let mut shared: HashMap<u64, (Arc<SharedMemory>, u64)> = HashMap::new();
@@ -345,8 +345,7 @@ impl Container {
                     let file_of = &mut |id| files.get(id);
                     super::memory::restore(&mm, record.mm, &space, image, vdso.as_ref(), file_of, shared_of)?;
                     super::identity::renew_memory(&self.kernel, &mm);
-                    stages.enter("prefetch");
-                    super::memory::prefetch(&mm, record.mm, &working_set);
+                    prefetch(&mm, record.mm, &working_set);
                     spaces.insert(record.mm, mm.clone());
                     mm
                 }
@@ -506,6 +505,17 @@ impl Container {
         }
         Ok(())
     }
+}
+
+/// Fetches beside everything else what will be used.
+fn prefetch(mm: &Arc<MemoryManager>, id: u64, set: &Arc<WorkingSet>) {
+    if set.runs.iter().all(|run| run.space != id) {
+        return;
+    }
+    let (mm, set) = (mm.clone(), set.clone());
+    let fetch = move || super::memory::prefetch(&mm, id, &set);
+    // Without a thread, each page comes when it is used.
+    let _ = std::thread::Builder::new().name("prefetch".into()).spawn(fetch);
 }
 
 /// A lock that was held.

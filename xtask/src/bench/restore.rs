@@ -150,6 +150,17 @@ fn checkpoint(runner: &Runner, heap: u32) -> Result<Image> {
     command.args(["checkpoint", "--image-path"]).arg(&path).arg(&id);
     process::text(&mut command, LIMIT)?;
     instance.end()?;
+    if runner.is_ours() {
+        // The first restore records what is used until the first output, as it would by itself; here it is waited for.
+        let id = format!("record-{}-{heap}", std::process::id());
+        let mut command = runner.restore(&path, &bundle, &id);
+        command.args(["--detach", "--record-working-set"]);
+        let mut instance = Instance::start(runner, command, &id, false)?;
+        instance.send()?;
+        instance.response()?;
+        instance.command_ended()?;
+        process::text(runner.oci().args(["delete", "--force", &id]), LIMIT)?;
+    }
     Ok(Image { path, bundle })
 }
 

@@ -9,6 +9,7 @@ mod hostile_guest;
 mod lifecycle;
 mod python;
 mod restore;
+mod restore_images;
 mod restore_objects;
 mod scripts;
 
@@ -114,6 +115,7 @@ fn containers(sandbox: &Sandbox, filter: Option<&str>) -> Result<Tally> {
     let checks: Vec<container::Check> = [
         lifecycle::CHECKS,
         restore::CHECKS,
+        restore_images::CHECKS,
         restore_objects::CHECKS,
         bad_input::CHECKS,
         hostile::CHECKS,

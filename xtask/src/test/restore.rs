@@ -59,11 +59,11 @@ pub(super) struct Ready {
     pub(super) bundle: PathBuf,
     pub(super) shared: PathBuf,
     pub(super) image: PathBuf,
-    output: PathBuf,
+    pub(super) output: PathBuf,
 }
 
 impl Ready {
-    fn copy(&self) -> Ready {
+    pub(super) fn copy(&self) -> Ready {
         let Ready { bundle, shared, image, output } = self;
         Ready { bundle: bundle.clone(), shared: shared.clone(), image: image.clone(), output: output.clone() }
     }
@@ -83,7 +83,7 @@ pub(super) fn bundle(runtime: &Runtime, argv: &[&str], root: &Path) -> Result<Re
     Ok(Ready { bundle, shared, image: dir.join("images/one"), output: dir.join("output") })
 }
 
-fn start(runtime: &Runtime, script: &str) -> Result<Ready> {
+pub(super) fn start(runtime: &Runtime, script: &str) -> Result<Ready> {
     start_ready(runtime, bundle(runtime, &["/bin/sh", "-c", script], &runtime.root)?)
 }
 
@@ -127,7 +127,7 @@ pub(super) fn gone(runtime: &Runtime) -> Result<()> {
 }
 
 /// Restores the image and lets it go on; what it prints then.
-fn restore(runtime: &Runtime, ready: &Ready, id: &str) -> Result<String> {
+pub(super) fn restore(runtime: &Runtime, ready: &Ready, id: &str) -> Result<String> {
     fs::write(ready.shared.join("go"), "")?;
     let (image, bundle) = (ready.image.to_string_lossy(), ready.bundle.to_string_lossy());
     let printed = runtime.ok(&["restore", "--image-path", &image, "--bundle", &bundle, id])?;

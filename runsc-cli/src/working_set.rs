@@ -13,6 +13,7 @@ use quicksand_checkpoint::{Extents, Image, PageRun, Source, WorkingSet};
 use rustix::event::{PollFd, PollFlags, poll};
 
 use crate::error::{Context, Result};
+use crate::fail;
 
 /// Pages that nobody used between others that were: cheaper mapped with them than apart.
 const GAP: u64 = 2;
@@ -58,6 +59,9 @@ impl Recorder {
         }
         let runs = runs(&image, used)?;
         let count = runs.len();
+        if count == 0 {
+            fail!("there is nothing to be seen of it (any more)");
+        }
         let set = WorkingSet { runs, files: Vec::new() };
         image.set_working_set(&set).context("writing it")?;
         Ok(count)

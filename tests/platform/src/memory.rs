@@ -463,7 +463,7 @@ pub fn mappings_made_together(platform: &dyn Platform) {
         let backing = match i % 3 {
             0 => Backing::Anonymous,
             1 => private(file, i % 4 * PAGE),
-            _ => shared(file, i % 4 * PAGE),
+            _ => shared(file, i % 4 * PAGE, true),
         };
         Mapping { range: range(DATA + 2 * i * PAGE, PAGE), prot: Prot::RW, backing }
     };

@@ -1,6 +1,6 @@
 //! Images that lead to each other, and what a restore says of itself: deltas, working sets, statistics.
 
-use super::container::{Check, Runtime};
+use super::container::{Check, LIMIT, Runtime};
 use super::restore::{Ready, bundle, checkpoint, clean_root, gone, restore, start, start_ready};
 use crate::rootfs::{self, Kind};
 use anyhow::{Context, Result, ensure};
@@ -78,11 +78,15 @@ fn working_set(runtime: &Runtime) -> Result<()> {
     gone(runtime)?;
     fs::write(ready.shared.join("second"), "")?;
     ensure!(inspect(runtime, &ready.image)?["workingSet"].is_null(), "there is a working set already");
-    let printed = restore(runtime, &ready, "one")?;
-    ensure!(printed == "second\nTrue\n", "it printed {printed:?}");
+    // Without --detach it would be recorded as well, and the program might end before.
+    detached(runtime, &ready, &ready.output, &["--record-working-set"])?;
     let recorded = inspect(runtime, &ready.image)?["workingSet"].clone();
     ensure!(recorded[0].as_u64().is_some_and(|runs| runs > 0), "no working set: {recorded}");
     runtime.ok(&["image", "verify", &ready.image.to_string_lossy()])?;
+    fs::write(ready.shared.join("go"), "")?;
+    gone(runtime)?;
+    let printed = fs::read_to_string(&ready.output)?;
+    ensure!(printed == "second\nTrue\n", "it printed {printed:?}");
     let printed = restore(runtime, &ready, "two")?;
     ensure!(printed == "second\nTrue\n", "it printed {printed:?}");
     ensure!(inspect(runtime, &ready.image)?["workingSet"] == recorded, "it was recorded again");
@@ -90,15 +94,20 @@ fn working_set(runtime: &Runtime) -> Result<()> {
     Ok(())
 }
 
-/// Restores `from`, lets it get to its second stop, and checkpoints it there.
-fn second_stop(runtime: &Runtime, from: &Ready, to: &Ready, flags: &[&str]) -> Result<()> {
+/// Restores `from` as container `test`, with its output in a file.
+fn detached(runtime: &Runtime, from: &Ready, output: &Path, flags: &[&str]) -> Result<()> {
     let mut command = runtime.command();
     command.args(["restore", "--detach", "--image-path"]).arg(&from.image).arg("--bundle").arg(&from.bundle);
-    command.arg("test").stdin(std::process::Stdio::null());
-    command.stdout(fs::File::create(&from.output)?).stderr(std::process::Stdio::null());
-    crate::process::show(&mut command, super::container::LIMIT)?;
+    command.args(flags).arg("test").stdin(std::process::Stdio::null());
+    command.stdout(fs::File::create(output)?).stderr(std::process::Stdio::null());
+    crate::process::show(&mut command, LIMIT)
+}
+
+/// Restores `from`, lets it get to its second stop, and checkpoints it there.
+fn second_stop(runtime: &Runtime, from: &Ready, to: &Ready, flags: &[&str]) -> Result<()> {
+    detached(runtime, from, &from.output, &[])?;
     fs::write(from.shared.join("second"), "")?;
-    let deadline = std::time::Instant::now() + super::container::LIMIT;
+    let deadline = std::time::Instant::now() + LIMIT;
     while fs::read_to_string(&from.output)? != "second\n" {
         // The file does not tell when it grows.
         std::thread::sleep(std::time::Duration::from_millis(10));
@@ -151,15 +160,7 @@ fn delta_of_delta(runtime: &Runtime) -> Result<()> {
     let second = Ready { image: first.image.with_file_name("second"), ..first.copy() };
     second_stop(runtime, &first, &second, &[])?;
     let third = Ready { image: first.image.with_file_name("third"), ..first.copy() };
-    let mut command = runtime.command();
-    command
-        .args(["restore", "--detach", "--image-path"])
-        .arg(&second.image)
-        .arg("--bundle")
-        .arg(&second.bundle);
-    command.arg("test").stdin(std::process::Stdio::null());
-    command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
-    crate::process::show(&mut command, super::container::LIMIT)?;
+    detached(runtime, &second, &first.output, &[])?;
     checkpoint(runtime, &third, &[])?;
     gone(runtime)?;
     let summary = inspect(runtime, &third.image)?;

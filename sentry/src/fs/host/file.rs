@@ -101,6 +101,11 @@ pub(super) struct HostFile {
 }
 
 impl HostFile {
+    pub(super) fn new(shared: Arc<Shared>, at: u64) -> HostFile {
+        HostFile { shared, position: AtomicU64::new(at) }
+    }
+
+    /// Writes to a stream what it takes now, or all of it to a file at `offset`.
     fn put_out(&self, task: &CurrentTask, src: &mut IoSrc<'_>, offset: u64) -> Result<usize, Errno> {
         if self.is_stream() {
             return write_stream(&self.shared, task, src);
@@ -142,10 +147,6 @@ impl HostFile {
             }
         }
         Ok(src.done() - start)
-    }
-
-    pub(super) fn new(shared: Arc<Shared>, at: u64) -> HostFile {
-        HostFile { shared, position: AtomicU64::new(at) }
     }
 }
 

@@ -183,6 +183,21 @@ pub struct HostSocket {
 }
 
 impl HostSocket {
+    fn new(fd: OwnedFd, family: i32, kind: i32, protocol: i32, counts: Arc<Counts>) -> HostSocket {
+        HostSocket {
+            fd: Arc::new(fd),
+            family,
+            kind,
+            protocol,
+            queue: WaitQueue::new(),
+            interest: OnceLock::new(),
+            counts,
+            ino: AtomicU64::new(0),
+            uid: AtomicU32::new(0),
+        }
+    }
+
+    /// Sends what the host takes of a message.
     fn put_out(&self, task: &CurrentTask, message: &mut Outgoing<'_, '_>) -> Result<usize, Errno> {
         if message.flags.contains(MsgFlags::FASTOPEN) {
             task.kernel().log_unsupported("MSG_FASTOPEN", Errno::EOPNOTSUPP);
@@ -220,20 +235,6 @@ impl HostSocket {
             }
             sent
         })
-    }
-
-    fn new(fd: OwnedFd, family: i32, kind: i32, protocol: i32, counts: Arc<Counts>) -> HostSocket {
-        HostSocket {
-            fd: Arc::new(fd),
-            family,
-            kind,
-            protocol,
-            queue: WaitQueue::new(),
-            interest: OnceLock::new(),
-            counts,
-            ino: AtomicU64::new(0),
-            uid: AtomicU32::new(0),
-        }
     }
     fn fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()

@@ -195,9 +195,10 @@ fn one_image(runner: &Runner, image: &Image, report: &mut Report) -> Result<()> 
     };
     let (mapped, distinct) = image_bytes(&image.path)?;
     figure("image size / distinct pages that are not zero", "×", mapped as f64 / distinct as f64)?;
-    let cold = live(runner, image, Start::Cold, 1)?;
-    let one = live(runner, image, Start::Restored, 1)?;
-    let all = live(runner, image, Start::Restored, INSTANCES)?;
+    let (cold, _) = live(runner, image, Start::Cold, 1)?;
+    let (one, made) = live(runner, image, Start::Restored, 1)?;
+    let (all, _) = live(runner, image, Start::Restored, INSTANCES)?;
+    figure(OBJECTS, "%", made)?;
     let mib = |kib: u64| kib as f64 / 1024.0;
     figure("PSS of one cold instance", "MiB", mib(cold.pss_kib))?;
     figure("PSS of one restored instance", "MiB", mib(one.pss_kib))?;
@@ -207,11 +208,13 @@ fn one_image(runner: &Runner, image: &Image, report: &mut Report) -> Result<()> 
     figure(TWENTY, "×", shared as f64 / one.pss_kib as f64)?;
     figure(TWENTY_COLD, "×", shared as f64 / cold.pss_kib as f64)?;
     report.limit("image size / distinct pages that are not zero", name, 1.05, "×");
+    report.limit(OBJECTS, name, 10.0, "%");
     report.limit(TWENTY, name, 1.5, "×");
     report.limit(TWENTY_COLD, name, 1.5, "×");
     Ok(())
 }
 
+const OBJECTS: &str = "kernel objects made before the first response";
 const TWENTY: &str = "PSS of twenty without what they have written / one restored";
 const TWENTY_COLD: &str = "PSS of twenty without what they have written / one cold";
 
@@ -241,15 +244,16 @@ enum Start {
     Restored,
 }
 
-/// Starts some instances, sends each a request, and looks at the memory of all.
-fn live(runner: &Runner, image: &Image, start: Start, count: usize) -> Result<Memory> {
+/// Starts some instances, sends each a request, and looks at the memory of all; and how much of a hundred kernel objects the
+/// first one made, where it was restored.
+fn live(runner: &Runner, image: &Image, start: Start, count: usize) -> Result<(Memory, f64)> {
     let binary = runner.binary().ok_or_else(|| anyhow!("no runtime"))?;
     let copy = setup::work_dir("bench/live")?.join(format!("quicksand-{}", std::process::id()));
     rootfs::copy(binary, &copy)?;
     let runner = runner.with_binary(copy.clone());
     let mut ids = Vec::new();
     let mut instances = Vec::new();
-    let mut start_all = || -> Result<Memory> {
+    let mut start_all = || -> Result<(Memory, f64)> {
         for number in 0..count {
             let id = format!("live-{}-{number}", std::process::id());
             let mut command = match start {
@@ -267,7 +271,13 @@ fn live(runner: &Runner, image: &Image, start: Start, count: usize) -> Result<Me
             instance.command_ended()?;
             instances.push(instance);
         }
-        memory::of_sandboxes(&copy, if start == Start::Restored { Some(&image.path) } else { None })
+        Ok(match start {
+            Start::Cold => (memory::of_sandboxes(&copy, None)?, 100.0),
+            Start::Restored => {
+                let made = objects_made(&runner, &format!("live-{}-0", std::process::id()))?;
+                (memory::of_sandboxes(&copy, Some(&image.path))?, made)
+            }
+        })
     };
     let memory = start_all();
     // Whatever happened, nothing stays behind.
@@ -276,10 +286,19 @@ fn live(runner: &Runner, image: &Image, start: Start, count: usize) -> Result<Me
             process::capture(runner.oci().args(["delete", "--force", &id]).stdin(Stdio::null()), LIMIT);
     }
     fs::remove_file(&copy)?;
-    let memory = memory?;
+    let (memory, made) = memory?;
     ensure!(memory.processes >= count, "only {} processes of {count} instances were found", memory.processes);
     if memory.pss_kib == 0 {
         bail!("the instances seem to have no memory");
     }
-    Ok(memory)
+    Ok((memory, made))
+}
+
+/// Of a hundred kernel objects that the image holds, how many have been made.
+fn objects_made(runner: &Runner, id: &str) -> Result<f64> {
+    let text = process::text(runner.oci().args(["stats", "--format", "json", id]), LIMIT)?;
+    let report: serde_json::Value = serde_json::from_str(&text)?;
+    let kinds = report["objects"].as_array().context("no objects in the statistics")?;
+    let sum = |field: &str| kinds.iter().filter_map(|kind| kind[field].as_u64()).sum::<u64>() as f64;
+    Ok(100.0 * sum("materialised") / sum("total"))
 }

@@ -371,6 +371,19 @@ impl AddressSpace for KvmSpace {
         self.resident_pages(range, out);
     }
 
+    fn has_contents(&self, range: UserRange, out: &mut [bool]) {
+        self.resident_pages(range, out);
+        // Their pages have no entry before somebody touches them.
+        for segment in self.inner.read().segments.within(range.start.0, range.end.0) {
+            let index = |address: u64| ((address - range.start.0) / PAGE) as usize;
+            if matches!(segment.source, Source::File { .. })
+                && let Some(out) = out.get_mut(index(segment.start)..index(segment.end))
+            {
+                out.fill(true);
+            }
+        }
+    }
+
     fn resident_bytes(&self) -> u64 {
         self.private_bytes()
     }

@@ -15,6 +15,8 @@ pub(crate) struct Region {
     pub(crate) end: u64,
     pub(crate) prot: Prot,
     pub(crate) shared: bool,
+    /// Of a file.
+    pub(crate) file: bool,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -93,7 +95,7 @@ mod tests {
     #[test]
     fn splits_and_runs() {
         let mut regions = Regions::default();
-        let region = |start, end| Region { start, end, prot: Prot::RW, shared: false };
+        let region = |start, end| Region { start, end, prot: Prot::RW, shared: false, file: false };
         regions.insert(region(10, 20));
         regions.insert(region(20, 30));
         regions.insert(region(40, 50));

@@ -214,7 +214,8 @@ impl AddressSpace for SystrapSpace {
         }
         for Mapping { range, prot, backing } in mappings {
             let shared = matches!(backing, Backing::SharedFile { .. });
-            regions.insert(Region { start: range.start.0, end: range.end.0, prot: *prot, shared });
+            let file = !matches!(backing, Backing::Anonymous);
+            regions.insert(Region { start: range.start.0, end: range.end.0, prot: *prot, shared, file });
         }
         Ok(())
     }
@@ -359,6 +360,17 @@ impl AddressSpace for SystrapSpace {
         });
         if let Err(failed) = result {
             tracing::debug!("mincore: {failed:?}");
+        }
+    }
+
+    fn has_contents(&self, range: UserRange, out: &mut [bool]) {
+        self.resident(range, out);
+        // What the host keeps of a file comes and goes.
+        for region in self.regions.lock().within(range.start.0, range.end.0).iter().filter(|r| r.file) {
+            let index = |address: u64| ((address - range.start.0) / PAGE_SIZE) as usize;
+            if let Some(out) = out.get_mut(index(region.start)..index(region.end)) {
+                out.fill(true);
+            }
         }
     }
 

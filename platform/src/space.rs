@@ -146,6 +146,10 @@ pub trait AddressSpace: Send + Sync + fmt::Debug {
     /// `false`.
     fn resident(&self, range: UserRange, out: &mut [bool]);
 
+    /// For each page of `range`, whether it may hold anything but zeroes: it is resident, or it is a page of a file, whoever
+    /// has touched it. For what must not be lost.
+    fn has_contents(&self, range: UserRange, out: &mut [bool]);
+
     /// Bytes of private host memory behind this address space, roughly (for `/proc/PID/statm`).
     fn resident_bytes(&self) -> u64;
 

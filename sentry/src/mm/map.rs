@@ -229,7 +229,7 @@ impl Inner {
     /// Makes `mappings` in an address space that holds nothing yet; `vmas` are what they are of. Those are
     /// [`adopt`](Inner::adopt)ed next.
     pub(crate) fn map_fresh(&mut self, vmas: &[Vma], mappings: &[Mapping<'_>]) -> Result<(), Errno> {
-        if self.tree.len() != 0 || vmas.len() > MAX_MAP_COUNT {
+        if !self.tree.is_empty() || vmas.len() > MAX_MAP_COUNT {
             return Err(Errno::ENOMEM);
         }
         vmas.iter().try_for_each(|vma| self.may_expand(vma, 0, &Limits::NONE))?;

@@ -55,6 +55,9 @@ impl AddressSpace for Nowhere {
     fn resident(&self, _: UserRange, out: &mut [bool]) {
         out.fill(false);
     }
+    fn has_contents(&self, range: UserRange, out: &mut [bool]) {
+        self.resident(range, out);
+    }
     fn resident_bytes(&self) -> u64 {
         0
     }

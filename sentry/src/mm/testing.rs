@@ -235,6 +235,9 @@ impl AddressSpace for FakeSpace {
             *slot = state.pages.contains_key(&(range.start.0 + i as u64 * PAGE_SIZE));
         }
     }
+    fn has_contents(&self, range: UserRange, out: &mut [bool]) {
+        self.resident(range, out);
+    }
     fn resident_bytes(&self) -> u64 {
         self.state.lock().pages.len() as u64 * PAGE_SIZE
     }

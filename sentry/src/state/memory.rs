@@ -214,7 +214,14 @@ fn save_vma(space: u64, inner: &Inner, vma: &Vma, sink: &mut dyn ImageSink) -> R
         if (at.0 - vma.start().0).is_multiple_of(STRETCH * PAGE_SIZE) {
             let end = UserAddr(at.0 + STRETCH * PAGE_SIZE).min(vma.end());
             known = vec![false; ((end.0 - at.0) / PAGE_SIZE) as usize];
-            inner.space.resident(UserRange { start: at, end }, &mut known);
+            let stretch = UserRange { start: at, end };
+            match &vma.backing {
+                // An image's pages may lie over the file, and zeroes.
+                VmaBacking::File { .. } if inner.layered => known.fill(true),
+                // They may lie here as well, and nobody need have touched them.
+                _ if inner.layered => inner.space.has_contents(stretch, &mut known),
+                _ => inner.space.resident(stretch, &mut known),
+            }
             if !known.contains(&true) {
                 at = end;
                 continue;

@@ -34,7 +34,7 @@ macro_rules! conformance_tests {
             fault_addresses, protections, map_unmap, huge_reservations_are_free, window_grows_and_shrinks,
             relocate_moves_pages, dont_need, shared_file, private_file, beyond_end_of_file, truncated_file,
             sentry_access, forced_writes, residency, populate, many_small_mappings,
-            mappings_made_together,
+            mappings_made_together, contents_of_files,
             fork_copies_on_write, fork_of_fork, fork_shares_files, fork_keeps_protections, many_forks,
             traps, single_step, breakpoint, software_interrupts, privileged_instructions, supervisor_is_out_of_reach,
             extended_state_per_context, extended_state_round_trip, hostile_extended_state,

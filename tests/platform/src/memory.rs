@@ -487,3 +487,23 @@ pub fn mappings_made_together(platform: &dyn Platform) {
     guest.space.resident(range(DATA + 6 * PAGE, PAGE), &mut out);
     assert_eq!(out, [true]);
 }
+
+/// A page of a file has contents before anybody has touched it.
+pub fn contents_of_files(platform: &dyn Platform) {
+    let guest = Guest::new(platform, &reader());
+    guest.map(DATA, 4 * PAGE, Prot::RW);
+    let large = rustix::fs::memfd_create("large", rustix::fs::MemfdFlags::CLOEXEC).expect("memfd");
+    rustix::fs::ftruncate(&large, 16 << 20).expect("ftruncate");
+    guest.space.map(range(DATA + 4 * PAGE, 16 << 20), Prot::RW, private(&large, 0)).expect("map");
+    guest.poke(DATA + PAGE, 1);
+    let mut out = vec![false; 4100];
+    guest.space.has_contents(range(DATA, 4100 * PAGE), &mut out);
+    assert_eq!(out[..4], [false, true, false, false]);
+    assert!(out[4..].iter().all(|page| *page));
+    // Thrown away, they are as in the file; moved, they go along.
+    guest.space.advise(range(DATA, 8 * PAGE), Advice::DontNeed).expect("advise");
+    let target = DATA + (1 << 30);
+    guest.space.relocate(range(DATA, 8 * PAGE), UserAddr(target)).expect("relocate");
+    guest.space.has_contents(range(target, 9 * PAGE), &mut out[..9]);
+    assert_eq!(out[..9], [false, false, false, false, true, true, true, true, false]);
+}

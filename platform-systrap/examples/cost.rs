@@ -36,12 +36,48 @@ fn guest(platform: &dyn Platform) -> (Arc<dyn AddressSpace>, Box<dyn Context>, R
     (space, platform.context().expect("context"), Registers { rip: TEXT, ..Registers::default() })
 }
 
+/// System calls at sites that can be patched.
+fn patched(platform: &dyn Platform) {
+    // mov $39, %eax; syscall; jmp 0
+    let code = [0xb8, 39, 0, 0, 0, 0x0f, 0x05, 0xeb, 0xf7];
+    let (space, mut context, mut regs) = guest(platform);
+    space.write_forced(UserAddr(TEXT), &code).expect("write");
+    let mut call = || assert_eq!(context.run(&space, &mut regs).expect("run"), Exit::Syscall);
+    (0..100).for_each(|_| call());
+    median("patched system call", 3000, call);
+    // 0: mov $1000, %ebx. 5: mov $39, %eax; syscall; dec %ebx; jnz 5; syscall; jmp 0
+    let code = [
+        0xbb, 0xe8, 3, 0, 0, 0xb8, 39, 0, 0, 0, 0x0f, 0x05, 0xff, 0xcb, 0x75, 0xf5, 0x0f, 0x05, 0xeb, 0xec,
+    ];
+    let (space, mut context, mut regs) = guest(platform);
+    space.write_forced(UserAddr(TEXT), &code).expect("write");
+    (0..1000).for_each(|_| assert_eq!(context.run(&space, &mut regs).expect("run"), Exit::Syscall));
+    if let Some(answers) = context.answers() {
+        answers.set(39, Some(77));
+    }
+    median("1000 answered calls", 20, || {
+        assert_eq!(context.run(&space, &mut regs).expect("run"), Exit::Syscall);
+    });
+    assert_eq!(regs.rax, 77, "{:?}", platform.counters());
+    let (space, mut context, mut regs) = guest(platform);
+    space.write_forced(UserAddr(TEXT), &[0xb8, 39, 0, 0, 0, 0x0f, 0x05, 0xeb, 0xf7]).expect("write");
+    (0..100).for_each(|_| assert_eq!(context.run(&space, &mut regs).expect("run"), Exit::Syscall));
+    let mut state = vec![0; platform.extended_state_len()];
+    median("patched, then its state", 1000, || {
+        assert_eq!(context.run(&space, &mut regs).expect("run"), Exit::Syscall);
+        context.get_extended_state(&mut state).expect("state");
+    });
+    let sites: Vec<_> = platform.counters().into_iter().filter(|(name, _)| name.starts_with("patched")).collect();
+    println!("{sites:?}");
+}
+
 fn main() {
     let platform = SystrapPlatform::new().expect("platform");
     let (space, mut context, mut regs) = guest(&platform);
     median("system call", 3000, || {
         assert_eq!(context.run(&space, &mut regs).expect("run"), Exit::Syscall);
     });
+    patched(&platform);
     median("map, unmap", 200, || {
         space.map(range(DATA, 16 * PAGE), Prot::RW, Backing::Anonymous).expect("map");
         space.unmap(range(DATA, 16 * PAGE)).expect("unmap");

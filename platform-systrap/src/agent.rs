@@ -36,6 +36,10 @@ impl Operation {
         let [a, b, c] = args;
         Operation { number, args: [a, b, c, 0, 0, 0], may_fail: false }
     }
+    #[cfg(test)]
+    pub(crate) fn stored(&self) -> Option<(u64, u8)> {
+        (self.number == special::STORE).then_some((self.args[0], self.args[1] as u8))
+    }
     /// The same, whose failure does not count.
     pub(crate) fn may_fail(self) -> Operation {
         Operation { may_fail: true, ..self }

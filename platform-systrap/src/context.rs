@@ -5,6 +5,9 @@
 //!
 //! A kick sends the signal. A guest that has blocked it (it can: `rt_sigreturn` loads any mask) would run on for ever; so the
 //! reaper watches each run that was kicked, and ends its stub when it takes too long.
+//!
+//! A thread that has stopped in a patched call has no frame, and its extended state is in the processor. It is made to take a
+//! signal (`take_frame`) where one or the other is needed.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
@@ -13,9 +16,11 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use quicksand_abi::UserAddr;
 use quicksand_platform::{
-    Access, AddressSpace, Context, Exit, Fault, FaultCause, Kicker, PlatformError, Registers, Trap,
+    Access, AddressSpace, Answers, Context, Exit, Fault, FaultCause, Kicker, PlatformError, Registers, Trap,
 };
 
+use crate::answers::ContextAnswers;
+use crate::call::Call;
 use crate::errand::Runner;
 use crate::fpu::State;
 use crate::frame::{Damaged, Frame};
@@ -98,11 +103,27 @@ struct Attached {
     stub_spin: Spin,
 }
 
+/// How often the system call at one place comes by a signal before it is patched: that costs as much as some fifty signals.
+pub(crate) const TRAPS_BEFORE_PATCH: u32 = 64;
+/// Places that are counted at a time.
+const PLACES: usize = 64;
+
+/// Where system calls came from of late.
+#[derive(Clone, Copy, Debug, Default)]
+struct Place {
+    rip: u64,
+    rax: u64,
+    numbers_vary: bool,
+    count: u32,
+}
+
 /// See the module's documentation.
 #[derive(Debug)]
 pub(crate) struct SystrapContext {
     shared: Arc<Shared>,
     kick: Arc<Kick>,
+    answers: Arc<ContextAnswers>,
+    places: Box<[Place; PLACES]>,
     attached: Option<Attached>,
     /// The extended state, where it is not in the attached thread's frame; `None` there: as after `execve`.
     saved: Option<State>,
@@ -115,7 +136,14 @@ impl SystrapContext {
             shared: Arc::downgrade(shared),
             this: this.clone(),
         });
-        SystrapContext { shared: Arc::clone(shared), kick, attached: None, saved: None }
+        SystrapContext {
+            shared: Arc::clone(shared),
+            kick,
+            answers: Arc::default(),
+            places: Box::new([Place::default(); PLACES]),
+            attached: None,
+            saved: None,
+        }
     }
 
     /// What the processor could not even begin to run, and what is the stub's. Linux finds these in IRETQ, or at the
@@ -142,12 +170,15 @@ impl SystrapContext {
 
     /// Gives up the thread, keeping the extended state.
     fn detach(&mut self) {
+        let has_frame = self.take_frame().is_ok();
+        self.answers.move_to(None);
         if let Some(Attached { stub, thread, runner, .. }) = self.attached.take() {
             runner.leaves();
             // A frame that is damaged has no state worth keeping.
             self.saved = Frame::of(&stub.areas, thread.index)
                 .and_then(|frame| frame.extended_state(&self.shared.cpu))
-                .ok();
+                .ok()
+                .filter(|_| has_frame);
             stub.give_back(thread);
         }
     }
@@ -164,13 +195,53 @@ impl SystrapContext {
         }
         let (sentry_spin, stub_spin) = (Spin::default(), Spin::default());
         let runner = Runner::new(Arc::clone(stub), thread);
-        let attached = Attached { stub: Arc::clone(stub), thread, runner, sentry_spin, stub_spin };
+        self.attached = Some(Attached { stub: Arc::clone(stub), thread, runner, sentry_spin, stub_spin });
+        self.answers.move_to(Some((Arc::clone(stub), thread.index)));
+        self.take_frame()?;
         let state = self.saved.take().unwrap_or_else(|| self.shared.cpu.fresh());
         let loaded = Frame::of(&stub.areas, thread.index)
             .and_then(|frame| frame.set_extended_state(&self.shared.cpu, &state));
-        loaded.map_err(|_| damaged(stub))?;
-        self.attached = Some(attached);
+        loaded.map_err(|_| damaged(stub))
+    }
+
+    /// Makes a thread that is in a patched call take a signal: then it has a frame.
+    fn take_frame(&mut self) -> Result<(), PlatformError> {
+        let Some(Attached { stub, thread, runner, sentry_spin, .. }) = &mut self.attached else { return Ok(()) };
+        if !thread.in_call {
+            return Ok(());
+        }
+        runner.leaves();
+        {
+            // As a run, so that a guest that does not obey is noticed.
+            let mut kick = self.kick.state.lock();
+            resume(stub, *thread, state::TAKE_SIGNAL)?;
+            kick.running = Some((Arc::clone(stub), *thread));
+            kick.run += 1;
+            kick.watched = false;
+        }
+        let slept = stub.areas.u32(thread.index * AREA_LEN + area::STUB_SLEEPS).load(Ordering::SeqCst) != 0;
+        if slept {
+            futex_wake(stub.state(thread.index));
+        }
+        let waited = wait(&self.shared, stub, *thread, sentry_spin, Some(&self.kick));
+        self.kick.state.lock().running = None;
+        thread.in_call = false;
+        waited?;
+        runner.arrives();
         Ok(())
+    }
+
+    /// The guest's system call came by a signal.
+    fn count(&mut self, space: &SystrapSpace, regs: &Registers) {
+        let place = &mut self.places[(regs.rip ^ regs.rip >> 6) as usize % PLACES];
+        if place.rip != regs.rip {
+            *place = Place { rip: regs.rip, rax: regs.rax, numbers_vary: false, count: 0 };
+        }
+        place.numbers_vary |= place.rax != regs.rax;
+        place.count = place.count.saturating_add(1);
+        if place.count == TRAPS_BEFORE_PATCH {
+            space.patch(regs, place.numbers_vary);
+        }
     }
 
     fn run_in(&mut self, space: &SystrapSpace, regs: &mut Registers) -> Result<Exit, PlatformError> {
@@ -178,13 +249,20 @@ impl SystrapContext {
             return Ok(exit);
         }
         self.attach(&space.stub)?;
-        let Some(attached) = &mut self.attached else { return Err(ended()) };
-        let Attached { stub, thread, runner, sentry_spin, stub_spin } = attached;
-        let field = |at: usize| thread.index * AREA_LEN + at;
         loop {
+            if !Call::can_return(regs) {
+                self.take_frame()?;
+            }
+            let Some(attached) = &mut self.attached else { return Err(ended()) };
+            let Attached { stub, thread, runner, sentry_spin, stub_spin } = attached;
             runner.leaves();
-            let frame = Frame::of(&stub.areas, thread.index).map_err(|_| damaged(stub))?;
-            frame.set_registers(regs);
+            let field = |at: usize| thread.index * AREA_LEN + at;
+            let from_call = thread.in_call;
+            if from_call {
+                Call::of(&stub.areas, thread.index).set_registers(regs);
+            } else {
+                Frame::of(&stub.areas, thread.index).map_err(|_| damaged(stub))?.set_registers(regs);
+            }
             let cycles = stub_spin.next() * CYCLES_PER_NS;
             stub.areas.u64(field(area::SPIN_CYCLES)).store(cycles, Ordering::Relaxed);
             {
@@ -192,10 +270,7 @@ impl SystrapContext {
                 if std::mem::take(&mut kick.pending) {
                     return Ok(Exit::Kicked);
                 }
-                if stub.state(thread.index).swap(state::GUEST, Ordering::SeqCst) == state::DEAD {
-                    stub.state(thread.index).store(state::DEAD, Ordering::SeqCst);
-                    return Err(ended());
-                }
+                resume(stub, *thread, state::GUEST)?;
                 kick.running = Some((Arc::clone(stub), *thread));
                 kick.run += 1;
                 kick.watched = false;
@@ -205,13 +280,26 @@ impl SystrapContext {
             if slept {
                 futex_wake(stub.state(thread.index));
             }
-            let waited = wait(&self.shared, stub, *thread, sentry_spin);
+            let waited = wait(&self.shared, stub, *thread, sentry_spin, None);
             self.kick.state.lock().running = None;
             waited?;
             runner.arrives();
-            let frame = Frame::of(&stub.areas, thread.index).map_err(|_| damaged(stub))?;
             let counters = &self.shared.counters;
-            match frame.stop(regs) {
+            thread.in_call = stub.areas.u32(field(area::SIGNAL)).load(Ordering::Relaxed) == 0;
+            if thread.in_call {
+                *regs = Call::of(&stub.areas, thread.index).registers();
+                counters.syscalls.add();
+                counters.patched_calls.add();
+                return Ok(Exit::Syscall);
+            }
+            let frame = Frame::of(&stub.areas, thread.index).map_err(|_| damaged(stub))?;
+            // On the way back to the guest, which has not gone on yet: the registers are still those that it was given.
+            let exit = if from_call && frame.kicked_in_stub() {
+                Some(Exit::Kicked)
+            } else {
+                frame.stop(regs).and_then(|exit| space.explain(regs, exit))
+            };
+            match exit {
                 Some(Exit::Kicked) => {
                     // One that is not pending came with an exit before, which it has been told by.
                     let pending = std::mem::take(&mut self.kick.state.lock().pending);
@@ -226,6 +314,9 @@ impl SystrapContext {
                         Exit::Fault(_) => counters.faults.add(),
                         _ => counters.traps.add(),
                     }
+                    if exit == Exit::Syscall {
+                        self.count(space, regs);
+                    }
                     return Ok(exit);
                 }
                 None => {}
@@ -234,14 +325,29 @@ impl SystrapContext {
     }
 }
 
-/// Waits until the thread has stopped.
-fn wait(shared: &Shared, stub: &Stub, thread: Thread, spin: &mut Spin) -> Result<(), PlatformError> {
+/// Lets the thread go on. The end of the stub is final.
+fn resume(stub: &Stub, thread: Thread, how: u32) -> Result<(), PlatformError> {
+    if stub.state(thread.index).swap(how, Ordering::SeqCst) == state::DEAD {
+        stub.state(thread.index).store(state::DEAD, Ordering::SeqCst);
+        return Err(ended());
+    }
+    Ok(())
+}
+
+/// Waits until the thread has stopped; `watched`: it is to do so without being kicked.
+fn wait(
+    shared: &Shared,
+    stub: &Stub,
+    thread: Thread,
+    spin: &mut Spin,
+    watched: Option<&Kick>,
+) -> Result<(), PlatformError> {
     let word = stub.state(thread.index);
     let limit = Duration::from_nanos(spin.next());
     let start = Instant::now();
     loop {
         match word.load(Ordering::Acquire) {
-            state::GUEST => {}
+            state::GUEST | state::TAKE_SIGNAL => {}
             state::DEAD => return Err(ended()),
             _ => {
                 spin.learn(true);
@@ -254,12 +360,16 @@ fn wait(shared: &Shared, stub: &Stub, thread: Thread, spin: &mut Spin) -> Result
         std::hint::spin_loop();
     }
     spin.learn(false);
+    if let Some(kick) = watched {
+        let run = kick.state.lock().run;
+        shared.expect_stop(kick.this.clone(), run);
+    }
     let sleeps = stub.areas.u32(thread.index * AREA_LEN + area::SENTRY_SLEEPS);
     sleeps.store(1, Ordering::SeqCst);
     shared.counters.sleeps.add();
     let result = loop {
         match word.load(Ordering::SeqCst) {
-            state::GUEST => futex_wait(word, state::GUEST),
+            turn @ (state::GUEST | state::TAKE_SIGNAL) => futex_wait(word, turn),
             state::DEAD => break Err(ended()),
             _ => break Ok(()),
         }
@@ -276,6 +386,7 @@ fn damaged(stub: &Stub) -> PlatformError {
 
 impl Drop for SystrapContext {
     fn drop(&mut self) {
+        self.answers.move_to(None);
         if let Some(Attached { stub, thread, runner, .. }) = self.attached.take() {
             runner.leaves();
             stub.give_back(thread);
@@ -295,7 +406,12 @@ impl Context for SystrapContext {
         Arc::clone(&self.kick) as Arc<dyn Kicker>
     }
 
+    fn answers(&self) -> Option<Arc<dyn Answers>> {
+        Some(Arc::clone(&self.answers) as Arc<dyn Answers>)
+    }
+
     fn get_extended_state(&mut self, out: &mut [u8]) -> Result<(), PlatformError> {
+        self.take_frame()?;
         let cpu = &self.shared.cpu;
         let state = match &self.attached {
             Some(Attached { stub, thread, .. }) => {
@@ -324,6 +440,7 @@ impl Context for SystrapContext {
 
 impl SystrapContext {
     fn replace(&mut self, state: State) -> Result<(), PlatformError> {
+        self.take_frame()?;
         match &self.attached {
             Some(Attached { stub, thread, .. }) => {
                 let frame = Frame::of(&stub.areas, thread.index);

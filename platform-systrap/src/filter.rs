@@ -27,6 +27,8 @@ const AGENT: &[libc::c_long] = &[
     libc::SYS_madvise,
     libc::SYS_mincore,
     libc::SYS_getrusage,
+    // Between the steps of patching code.
+    libc::SYS_membarrier,
     libc::SYS_recvmsg,
     libc::SYS_close,
     libc::SYS_close_range,
@@ -44,7 +46,11 @@ const AGENT: &[libc::c_long] = &[
     libc::SYS_exit_group,
 ];
 
+/// `set_thread_area(2)`, which 64-bit programs have by `int $0x80` only.
+pub(crate) const COMPAT_SET_THREAD_AREA: u32 = 243;
+
 const AUDIT_ARCH_X86_64: u32 = 0xc000_003e;
+const AUDIT_ARCH_I386: u32 = 0x4000_0003;
 const RET_ALLOW: u32 = libc::SECCOMP_RET_ALLOW;
 const RET_TRAP: u32 = libc::SECCOMP_RET_TRAP;
 
@@ -124,10 +130,15 @@ impl Program {
     }
 }
 
-/// The agent's program: `code_len` is how far its code goes.
-pub(crate) fn agent(code_len: u32) -> Vec<u8> {
+/// The agent's program: `code_len` is how far its code goes, `descriptor_call` the place behind the one compatibility call,
+/// which threads make before they get their own filter.
+pub(crate) fn agent(code_len: u32, descriptor_call: u64) -> Vec<u8> {
     let mut program = Program::default();
     let start = IMAGE as u32;
+    program.load(ARCH).push(EQUAL, 0, 10, AUDIT_ARCH_I386);
+    program.load(NUMBER).require(COMPAT_SET_THREAD_AREA);
+    program.load(IP_HIGH).require((descriptor_call >> 32) as u32);
+    program.load(IP_LOW).allow(descriptor_call as u32).answer(RET_TRAP);
     program.only_from_stub();
     program.push(AT_LEAST, 1, 0, start).answer(RET_TRAP);
     program.push(AT_LEAST, 0, 1, start + code_len + 1).answer(RET_TRAP);
@@ -314,7 +325,7 @@ mod tests {
 
     #[test]
     fn the_agent_makes_threads_and_forks_only() {
-        let program = agent(0x800);
+        let program = agent(0x800, IMAGE + 0x200);
         let ok = |number: libc::c_long, ip, args: [u64; 2]| {
             run(&program, number as u32, AUDIT_ARCH_X86_64, ip, &args) == RET_ALLOW
         };
@@ -324,5 +335,10 @@ mod tests {
         assert!(ok(libc::SYS_clone, IMAGE + 0x100, [THREAD_FLAGS, 0]));
         assert!(ok(libc::SYS_clone, IMAGE + 0x100, [FORK_FLAGS, 0]));
         assert!(!ok(libc::SYS_clone, IMAGE + 0x100, [0, 0]));
+        let compat = |number, ip| run(&program, number, AUDIT_ARCH_I386, ip, [0, 0]) == RET_ALLOW;
+        assert!(compat(COMPAT_SET_THREAD_AREA, IMAGE + 0x200));
+        assert!(!compat(COMPAT_SET_THREAD_AREA, IMAGE + 0x201) && !compat(1, IMAGE + 0x200));
+        assert!(!compat(COMPAT_SET_THREAD_AREA, (IMAGE + 0x200) & 0xffff_ffff));
+        assert!(!ok(COMPAT_SET_THREAD_AREA.into(), IMAGE + 0x200, [0, 0]));
     }
 }

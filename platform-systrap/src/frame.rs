@@ -8,15 +8,15 @@ use quicksand_abi::UserAddr;
 use quicksand_platform::{Access, EFLAGS_USER_MASK, Exit, Fault, FaultCause, Registers, Trap};
 
 use crate::fpu::{self, Cpu, State};
-use crate::layout::{AREA_LEN, AREAS, KICK_SIGNAL, STACK, area};
+use crate::layout::{AREA_LEN, AREAS, KICK_SIGNAL, STACK, STUB_START, area, register};
 use crate::stub;
 use crate::sys::SharedMemory;
 
 /// Offsets in `struct ucontext`.
-mod offset {
+pub(crate) mod offset {
     pub(super) const FLAGS: usize = 0;
     pub(super) const STACK: usize = 16;
-    pub(super) const REGISTERS: usize = 40;
+    pub(crate) const REGISTERS: usize = 40;
     pub(super) const FP_STATE: usize = 224;
     pub(super) const SIGNAL_MASK: usize = 296;
     /// The `siginfo` that lies behind it in a frame.
@@ -25,7 +25,8 @@ mod offset {
 }
 
 /// Of the 23 registers in a `sigcontext`.
-mod index {
+pub(crate) mod index {
+    pub(crate) const R11: usize = 3;
     pub(super) const SEGMENTS: usize = 18;
     pub(super) const ERROR: usize = 19;
     pub(super) const TRAP: usize = 20;
@@ -34,9 +35,9 @@ mod index {
 
 /// XSTATE, SIGCONTEXT_SS, STRICT_RESTORE_SS.
 const UCONTEXT_FLAGS: u64 = 7;
-const EFLAGS_FIXED: u64 = 0x202;
-const USER_CS: u64 = 0x33;
-const USER_SS: u64 = 0x2b;
+pub(crate) const EFLAGS_FIXED: u64 = 0x202;
+pub(crate) const USER_CS: u64 = 0x33;
+pub(crate) const USER_SS: u64 = 0x2b;
 /// Where the first frame of a new thread lies in its area, and the state that belongs to it.
 const FIRST_FRAME: usize = STACK + 0x100;
 const FIRST_STATE: usize = STACK + 0x400;
@@ -48,6 +49,11 @@ const TRAP_TRACE: i32 = 2;
 const ERROR_WRITE: u64 = 1 << 1;
 const ERROR_FETCH: u64 = 1 << 4;
 const GENERAL_PROTECTION: Trap = Trap { vector: 13, error_code: 0, dr6: 0 };
+
+/// What can be loaded as a segment's base.
+pub(crate) fn canonical(base: u64) -> u64 {
+    if base >> 47 == 0 || base >> 47 == !0 >> 47 { base } else { 0 }
+}
 
 /// A frame that does not lie where one can be.
 #[derive(Clone, Copy, Debug)]
@@ -80,6 +86,7 @@ impl<'a> Frame<'a> {
         };
         let stack = stub::alt_stack(address(0));
         memory.write(area + area::ALT_STACK, &stack);
+        memory.u32(area + area::SIGNAL).store(KICK_SIGNAL as u32, std::sync::atomic::Ordering::Relaxed);
         store(area::FRAME, address(FIRST_FRAME));
         store(FIRST_FRAME + offset::FLAGS, UCONTEXT_FLAGS);
         memory.write(area + FIRST_FRAME + offset::STACK, &stack);
@@ -108,13 +115,19 @@ impl<'a> Frame<'a> {
         }
         self.set(offset::REGISTERS + 8 * index::SEGMENTS, USER_CS | USER_SS << 48);
         self.set(offset::SIGNAL_MASK, 0);
-        let canonical = |base: u64| if base >> 47 == 0 || base >> 47 == !0 >> 47 { base } else { 0 };
         let base = |at: usize, value: u64| {
             let word = self.memory.u64(self.area + at);
             word.store(canonical(value), std::sync::atomic::Ordering::Relaxed);
         };
         base(area::FS_BASE, regs.fs_base);
         base(area::GS_BASE, regs.gs_base);
+    }
+
+    /// Whether a kick got the thread out of the stub's own code, on its way back from a patched call.
+    pub(crate) fn kicked_in_stub(&self) -> bool {
+        let signal = self.memory.u32(self.area + area::SIGNAL).load(std::sync::atomic::Ordering::Relaxed);
+        let rip = self.get(offset::REGISTERS + 8 * register::RIP);
+        signal as i32 == KICK_SIGNAL && rip >= STUB_START
     }
 
     /// What stopped the thread, and with which registers. `None`: nothing that concerns the guest.

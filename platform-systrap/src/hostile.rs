@@ -3,11 +3,12 @@
 use std::time::{Duration, Instant};
 
 use quicksand_abi::{Errno, UserAddr};
-use quicksand_platform::{Access, Advice, Backing, Exit, FaultCause, Prot, Trap};
+use quicksand_platform::{Access, Advice, Backing, Exit, FaultCause, Platform, Prot, Trap};
 use quicksand_platform_conformance::code::{Code, Reg};
 
 use crate::layout::{
-    AREA_LEN, AREAS, CONSTANTS, FIRST_THREAD_AREA, GLOBALS, IMAGE, REQUEST, STUB_END, STUB_START, area, state,
+    AREA_LEN, AREAS, CONSTANTS, FIRST_THREAD_AREA, GLOBALS, IMAGE, NUMBER_SLOTS, REQUEST, SLOT_LEN, SLOTS,
+    STUB_END, STUB_START, area, state,
 };
 use crate::stub;
 use crate::testing::{DATA, Guest, PAGE, TEXT, assert_well, platform, range};
@@ -108,16 +109,59 @@ fn system_calls_of_the_stub_are_not_for_guests() {
     assert_well(&platform);
 }
 
+/// Every number of a system call, by each instruction of the stub that could make it and by one of the guest's own: none
+/// comes to the host but those that the filter names.
+#[test]
+fn no_number_is_for_guests() {
+    let platform = platform();
+    let own = stub::guest_calls();
+    let mut guest = Guest::new(&platform, &jump_r15().raw(&[0x90; 13]).syscall());
+    let (futex, sigreturn) = (libc::SYS_futex as u64, libc::SYS_rt_sigreturn as u64);
+    for at in calls_in_stub().into_iter().chain([TEXT + 16]) {
+        let numbers = (0..=600).chain([1 << 31, u64::from(u32::MAX)]);
+        // The x32 table's, and one that counts its lower half only.
+        for number in numbers.chain((0..=600).map(|n| n | 1 << 30)).chain((0..=600).map(|n| n | 1 << 32)) {
+            let low = number & 0xffff_ffff;
+            if low == sigreturn && at + 2 == own.sigreturn {
+                continue;
+            }
+            (guest.regs.rip, guest.regs.r15, guest.regs.rax) = (TEXT, at, number);
+            // What they would do with these if they could; `futex` elsewhere than it may.
+            (guest.regs.rdi, guest.regs.rsi, guest.regs.rdx) = (if low == futex { DATA } else { 1 }, 0, 0);
+            (guest.regs.r10, guest.regs.r8, guest.regs.r9) = (0, 0, 0);
+            assert_eq!(guest.run().expect("run"), Exit::Syscall, "{at:#x}, {number:#x}");
+            assert_eq!((guest.regs.rax, guest.regs.rip), (number, at + 2));
+        }
+    }
+    assert_well(&platform);
+}
+
 /// Whatever instruction of the stub a guest jumps to: it comes back, or is stopped, or ends itself.
 #[test]
 fn any_instruction_of_the_stub() {
+    let area = AREAS + (FIRST_THREAD_AREA * AREA_LEN) as u64;
+    // Plausible and implausible; those of the agent; those of a thread that waits in a patched call.
+    for (register, value) in [(DATA, 0), (area, 0), (REQUEST, 1), (0, u64::MAX), (area + 0x600, 16)] {
+        jump_everywhere(register, value);
+    }
+}
+
+/// With all registers that are addresses in the stub's code `register`, and the others `value`.
+fn jump_everywhere(register: u64, value: u64) {
     let platform = platform();
     let mut guest = Guest::new(&platform, &jump_r15());
     let mut ends = 0;
-    for at in (IMAGE..stub::guest_calls().sigreturn + 0x500).step_by(3) {
+    let code = IMAGE..stub::guest_calls().sigreturn + 0x700;
+    // A slot of each kind, and one that has not been used.
+    let slots = [0, 1, NUMBER_SLOTS].into_iter().flat_map(|n| (0..SLOT_LEN).map(move |i| SLOTS + (n * SLOT_LEN + i) as u64));
+    for at in code.chain(slots) {
         guest.regs.r15 = at;
         guest.regs.rip = TEXT;
-        (guest.regs.rsp, guest.regs.rbp, guest.regs.r12, guest.regs.r14) = (DATA, DATA, DATA, DATA);
+        let regs = &mut guest.regs;
+        (regs.rsp, regs.rbp, regs.r11, regs.r12, regs.r14) = (register, register, register, register, register);
+        (regs.rcx, regs.rdi, regs.rsi, regs.rdx, regs.r13) = (value, value, value, value, value);
+        (regs.rax, regs.r8, regs.r9, regs.r10) = (value, value, value, value);
+        regs.rbx = register;
         let kicker = guest.context.kicker();
         let over = std::sync::Mutex::new(false);
         let changed = std::sync::Condvar::new();
@@ -125,7 +169,7 @@ fn any_instruction_of_the_stub() {
             scope.spawn(|| {
                 // It may wait for somebody who never comes.
                 let guard = over.lock().unwrap();
-                let wait = changed.wait_timeout_while(guard, Duration::from_millis(30), |over| !*over);
+                let wait = changed.wait_timeout_while(guard, Duration::from_millis(10), |over| !*over);
                 if wait.unwrap().1.timed_out() {
                     kicker.kick();
                 }
@@ -164,6 +208,32 @@ fn a_forged_frame_ends_its_guest_only() {
         kick_after(&*kicker, || guest.run().expect_err("a frame that is none"));
         assert!(guest.run().is_err());
     }
+    assert_well(&platform);
+}
+
+/// A guest that claims to be in a patched call, and is not: it is not waited for when it is to take a signal.
+#[test]
+fn a_forged_call_ends_its_guest_only() {
+    let platform = platform();
+    let own = AREAS + (FIRST_THREAD_AREA * AREA_LEN) as u64;
+    // movl $0, SIGNAL(%rbx); movl $EVENT, STATE(%rbx); jmp .
+    let code = Code::new()
+        .raw(&[0xc7, 0x83])
+        .raw(&(area::SIGNAL as u32).to_le_bytes())
+        .raw(&[0; 4])
+        .raw(&[0xc7, 0x83])
+        .raw(&(area::STATE as u32).to_le_bytes())
+        .raw(&state::EVENT.to_le_bytes());
+    let here = code.here();
+    let mut guest = Guest::new(&platform, &code.jump(here));
+    guest.regs.rbx = own;
+    let kicker = guest.context.kicker();
+    assert_eq!(kick_after(&*kicker, || guest.run().expect("so it seems")), Exit::Syscall);
+    let mut state = vec![0; platform.extended_state_len()];
+    let start = Instant::now();
+    assert!(guest.context.get_extended_state(&mut state).is_err());
+    assert!(start.elapsed() < Duration::from_secs(5));
+    assert!(guest.run().is_err());
     assert_well(&platform);
 }
 

@@ -7,6 +7,8 @@
 //!   code might as well do to its own memory, a stopped guest thread does (`errand.rs`).
 //! - A guest thread is a thread of the stub. Whatever stops it is a signal, whose handler hands over to the Sentry through a
 //!   shared word and waits (`context.rs`); its registers lie in the signal frame (`frame.rs`), in memory that is shared.
+//! - Where the code allows it, a system call that is made often is patched (`patch.rs`), so that it comes without a signal
+//!   (`call.rs`), or does not come at all (`answers.rs`).
 //! - The Sentry copies guest memory by `process_vm_readv` and `process_vm_writev` (`memory.rs`).
 //!
 //! What keeps guests in: the filters (`filter.rs`), and that nothing in a stub's memory is believed but about the guest
@@ -18,6 +20,8 @@
 compile_error!("the stub is written for x86-64");
 
 mod agent;
+mod answers;
+mod call;
 mod context;
 mod errand;
 mod filter;
@@ -25,6 +29,7 @@ mod fpu;
 mod frame;
 mod layout;
 mod memory;
+mod patch;
 mod pristine;
 mod reaper;
 mod regions;
@@ -39,6 +44,8 @@ mod threads;
 mod hostile;
 #[cfg(test)]
 mod lifecycle;
+#[cfg(test)]
+mod patched;
 #[cfg(test)]
 mod testing;
 

@@ -28,6 +28,16 @@ pub(crate) fn write(stub: &Stub, addr: UserAddr, buf: &[u8]) -> Result<(), MemFa
     })
 }
 
+/// Copies `bytes` to the stub's own memory at `addr`. Whether that is there is the guest's affair.
+pub(crate) fn write_own(stub: &Stub, addr: u64, bytes: &[u8]) -> bool {
+    let local = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
+    let remote = libc::iovec { iov_base: addr as *mut libc::c_void, iov_len: bytes.len() };
+    // SAFETY: the kernel reads `bytes`, and writes to the memory of another process.
+    let copied =
+        unsafe { libc::process_vm_writev(stub.process.pid(), &raw const local, 1, &raw const remote, 1, 0) };
+    usize::try_from(copied) == Ok(bytes.len())
+}
+
 /// Calls `step` with how much is done, and with what remains, until nothing does. A page that cannot be reached ends it at
 /// the first byte of that page.
 fn copy(addr: UserAddr, len: usize, step: impl Fn(usize, libc::iovec) -> isize) -> Result<(), MemFault> {

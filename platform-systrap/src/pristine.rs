@@ -150,6 +150,8 @@ unsafe fn second(plan: &Plan) -> ! {
         let none = [0u32; 6];
         must(libc::syscall(libc::SYS_capset, &raw const header, &raw const none));
         must(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0).into());
+        // For patching code that other threads may run. Where there is no such call, nothing is patched (`patch.rs`).
+        libc::syscall(libc::SYS_membarrier, libc::MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED_SYNC_CORE, 0, 0);
         // The Sentry, which has the same user, reads and writes its memory.
         must(libc::prctl(libc::PR_SET_DUMPABLE, 1, 0, 0, 0).into());
         for (from, to) in plan.fds.into_iter().zip([SOCKET_FD, REQUEST_FD, AREAS_FD, GLOBALS_FD]) {

@@ -9,15 +9,16 @@ use quicksand_platform::PlatformError;
 
 use crate::agent::Line;
 use crate::fpu::{self, Cpu};
-use crate::layout::{GLOBALS_LEN, globals};
+use crate::layout::{GLOBALS_LEN, TABLE_LEN, globals};
 use crate::reaper::{Kicked, Notify, Process, Reaper};
 use crate::sys::SharedMemory;
 use crate::threads::Stub;
-use crate::{host_error, pristine, sys, unavailable};
+use crate::{host_error, patch, pristine, sys, unavailable};
 
 pub(crate) struct Shared {
     pub(crate) cpu: Cpu,
     pub(crate) counters: Counters,
+    pub(crate) can_patch: bool,
     /// The stub that others are forked from.
     pristine: Arc<Stub>,
     /// Started with the first address space: not before the Sentry has confined itself, since a thread must not be left out.
@@ -44,7 +45,9 @@ impl Shared {
         }
         let cpu = fpu::cpu().ok_or_else(|| unavailable("the processor or the kernel has no XSAVE"))?;
         let failed = |what: &'static str| move |e: io::Error| host_error(what, e);
-        let (page, globals_fd) = SharedMemory::new("stub-globals", GLOBALS_LEN).map_err(failed("memfd"))?;
+        let globals_len = GLOBALS_LEN + TABLE_LEN;
+        let (page, globals_fd) = SharedMemory::new("stub-globals", globals_len).map_err(failed("memfd"))?;
+        page.write(GLOBALS_LEN, &patch::table());
         page.u64(globals::SENTRY_PID).store(std::process::id().into(), Ordering::Relaxed);
         let (at, len) = (globals::PROCESSORS, globals::PROCESSORS_LEN);
         page.write(at, &sys::processors(len).map_err(failed("sched_getaffinity"))?);
@@ -61,6 +64,7 @@ impl Shared {
         Ok(Shared {
             cpu,
             counters: Counters::default(),
+            can_patch: sys::can_patch_code(),
             pristine,
             reaper: OnceLock::new(),
             starting_reaper: Mutex::new(()),
@@ -143,6 +147,9 @@ pub(crate) struct Counters {
     pub(crate) threads: Counter,
     pub(crate) orders: Counter,
     pub(crate) errands: Counter,
+    /// System calls that came without a signal, and sites that were patched for that.
+    pub(crate) patched_calls: Counter,
+    pub(crate) patched_sites: Counter,
 }
 
 impl Counters {
@@ -158,6 +165,8 @@ impl Counters {
             ("stub_threads", get(&self.threads)),
             ("stub_orders", get(&self.orders)),
             ("stub_errands", get(&self.errands)),
+            ("patched_calls", get(&self.patched_calls)),
+            ("patched_sites", get(&self.patched_sites)),
         ]
     }
 }

@@ -2,22 +2,27 @@
 //!
 //! Calls are ordered by the lock of the space's regions. When an order to the agent has been carried out, the host has
 //! changed the page tables for all threads of the stub, as `mprotect(2)` and its kin promise to.
+//!
+//! Patched sites (`patch.rs`) are undone here where a call concerns their bytes. Of the two locks, that of the regions comes first.
 
 use std::any::Any;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use quicksand_abi::{Errno, PAGE_SIZE, UserAddr, UserRange};
-use quicksand_platform::{AddressSpace, Advice, Backing, Mapping, MemFault, PlatformError, Prot};
+use quicksand_platform::{
+    AddressSpace, Advice, Backing, Exit, Mapping, MemFault, PlatformError, Prot, Registers,
+};
 
 use crate::agent::{Failed, Operation};
 use crate::errand;
 use crate::layout::{
-    AREAS, BULK_LEN, BULK_OFFSET, RECEIVED_FD, STUB_END, STUB_START, agent, request, special,
+    AREAS, BULK_LEN, BULK_OFFSET, RECEIVED_FD, SLOTS, STUB_END, STUB_START, TABLE, TABLE_LEN, agent, request, special,
 };
 use crate::memory;
+use crate::patch::{self, Candidate, JUMP_LEN, LOOK_BACK, Meaning, Patches};
 use crate::regions::{Region, Regions};
 use crate::shared::Shared;
 use crate::threads::Stub;
@@ -30,6 +35,8 @@ pub(crate) struct SystrapSpace {
     pub(crate) shared: Arc<Shared>,
     pub(crate) stub: Arc<Stub>,
     regions: Mutex<Regions>,
+    /// Held for writing while code changes.
+    patches: RwLock<Patches>,
 }
 
 impl Drop for SystrapSpace {
@@ -59,6 +66,8 @@ fn protection(prot: Prot) -> u64 {
     }
     bits as u64
 }
+
+const EFLAGS_ZF: u64 = 1 << 6;
 
 fn munmap(range: UserRange) -> Operation {
     Operation::call(libc::SYS_munmap, [range.start.0, range.len(), 0, 0, 0, 0])
@@ -103,7 +112,12 @@ fn clip(range: UserRange) -> Option<UserRange> {
 impl SystrapSpace {
     pub(crate) fn new(shared: &Arc<Shared>) -> Result<SystrapSpace, PlatformError> {
         let stub = shared.new_stub()?;
-        Ok(SystrapSpace { shared: Arc::clone(shared), stub, regions: Mutex::default() })
+        Ok(SystrapSpace {
+            shared: Arc::clone(shared),
+            stub,
+            regions: Mutex::default(),
+            patches: RwLock::default(),
+        })
     }
 
     /// Has operations carried out in their order, whether or not one fails: by the guest's thread that this host thread has
@@ -188,6 +202,161 @@ impl SystrapSpace {
     }
 }
 
+/// Patched sites.
+impl SystrapSpace {
+    /// A guest thread often makes the system call that ended at `regs.rip`, with these registers: patches it, where that can be
+    /// done. `numbers_vary`: not always with this number.
+    pub(crate) fn patch(&self, regs: &Registers, numbers_vary: bool) {
+        if !self.shared.can_patch {
+            return;
+        }
+        let regions = self.regions.lock();
+        let mut patches = self.patches.write();
+        // What cannot be read, for the code begins there, is no part of it.
+        let mut bytes = [0; LOOK_BACK];
+        let found = [LOOK_BACK, LOOK_BACK - 1, JUMP_LEN].into_iter().any(|len| {
+            let from = regs.rip.wrapping_sub(len as u64);
+            let part = &mut bytes[LOOK_BACK - len..];
+            let readable = memory::read(&self.stub, UserAddr(from), part).is_ok();
+            patches.unpatch(from, part);
+            readable
+        });
+        if !found {
+            return;
+        }
+        let Some(what) = Candidate::find(&bytes, regs.rip, regs.rax) else { return };
+        if patches.is_refused(what.start) {
+            return;
+        }
+        let allowed = if what.reads_stack() {
+            let mut word = [0; 8];
+            let at = UserAddr(regs.rsp.wrapping_add(patch::STACK_ARGUMENT_OFFSET));
+            memory::read(&self.stub, at, &mut word).is_ok() && u64::from_le_bytes(word) == regs.r9
+        } else {
+            !numbers_vary
+        };
+        let end = what.start + JUMP_LEN as u64;
+        let code = |r: &Region| !r.shared && r.prot.execute && !r.prot.write;
+        let (first, last) = pages(what.start, end);
+        let parts = regions.within(first, last);
+        let mapped = parts.iter().map(|r| r.end - r.start).sum::<u64>() == last - first;
+        let free = patches.within(what.start, end).is_empty();
+        if !(allowed && free && mapped && parts.iter().all(code) && self.has_table()) {
+            return patches.refuse(what.start);
+        }
+        let Some((slot, at, record)) = patches.take_slot(&what) else { return patches.refuse(what.start) };
+        if !memory::write_own(&self.stub, at, &record) {
+            return patches.refuse(what.start);
+        }
+        if self.change_code(&parts, &Patches::operations(&what, slot)).is_ok() {
+            patches.done(&what, slot);
+            self.shared.counters.patched_sites.add();
+            tracing::trace!("the system call at {:#x} is patched", what.start);
+        } else {
+            let _ = self.change_code(&parts, &Patches::undo_failed(&what));
+            patches.refuse(what.start);
+        }
+    }
+
+    /// Whether the table is where it should be: some hosts allow no mapping there.
+    fn has_table(&self) -> bool {
+        let mut first = [0; 8];
+        memory::read(&self.stub, UserAddr(TABLE), &mut first).is_ok() && u64::from_le_bytes(first) == SLOTS
+    }
+
+    /// Carries out stores to code, which lies in `parts`.
+    fn change_code(&self, parts: &[Region], stores: &[Operation]) -> Result<(), Failed> {
+        let mut operations = Vec::with_capacity(stores.len() + 2 * parts.len());
+        for part in parts {
+            // Other threads go on running there.
+            let open = Prot { write: true, execute: true, read: true };
+            operations.push(mprotect((part.start, part.end), open));
+        }
+        operations.extend_from_slice(stores);
+        operations.extend(parts.iter().map(|part| mprotect((part.start, part.end), part.prot)));
+        self.order(&operations)
+    }
+
+    /// Makes the code in `start..end` what it was.
+    fn unpatch(&self, regions: &Regions, patches: &mut Patches, start: u64, end: u64) {
+        for site in patches.within(start, end) {
+            let (first, last) = pages(site, site + JUMP_LEN as u64);
+            if let Err(failed) = self.change_code(&regions.within(first, last), &patches.undo(site)) {
+                tracing::debug!("the system call at {site:#x} stays patched: {failed:?}");
+            }
+            patches.forget(site);
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn undo_for_test(&self, start: u64) {
+        let regions = self.regions.lock();
+        let mut patches = self.patches.write();
+        self.unpatch(&regions, &mut patches, start, start + 1);
+        patches.allow_for_test(start);
+    }
+
+    /// The guest is given `start..end`: were the table there, it is no more.
+    fn give_way(&self, regions: &Regions, patches: &mut Patches, start: u64, end: u64) {
+        if patches.off || !Patches::meets_table(start, end) {
+            return;
+        }
+        patches.off = true;
+        for site in patches.all() {
+            self.unpatch(regions, patches, site, site + 1);
+        }
+        // When this is done no thread is within a jump through it: they were all interrupted.
+        let table = UserRange { start: UserAddr(TABLE), end: UserAddr(TABLE + TABLE_LEN as u64) };
+        let _ = self.order(&[munmap(table).may_fail()]);
+    }
+
+    /// For an exception of guest code: whether it is the guest's (with registers that say so), or a system call after all.
+    /// `None`: the guest is to go on.
+    pub(crate) fn explain(&self, regs: &mut Registers, exit: Exit) -> Option<Exit> {
+        let (vector, addr) = match exit {
+            Exit::Trap(trap) => (trap.vector, None),
+            Exit::Fault(fault) => (14, Some(fault.addr.0)),
+            Exit::Syscall | Exit::Kicked => return Some(exit),
+        };
+        let call = |regs: &mut Registers, end: u64| {
+            (regs.rip, regs.rcx, regs.r11, regs.orig_rax) = (end, end, regs.eflags, regs.rax);
+            Some(Exit::Syscall)
+        };
+        let patches = self.patches.read();
+        if vector == 6
+            && let Some((slot, zero)) = patch::stranger(regs.rip, regs.rcx)
+            && let Some((end, number)) = patches.slot(slot)
+        {
+            regs.rax = number.unwrap_or(regs.rax);
+            regs.eflags = regs.eflags & !EFLAGS_ZF | if zero { EFLAGS_ZF } else { 0 };
+            return call(regs, end);
+        }
+        let rip = regs.rip;
+        let read = |bytes: &mut [u8]| memory::read(&self.stub, UserAddr(rip), bytes).is_ok();
+        match patches.explain(rip, vector, addr, read) {
+            Meaning::Itself => Some(exit),
+            Meaning::Again => None,
+            Meaning::Call { end } => call(regs, end),
+            Meaning::At { start } => {
+                regs.rip = start;
+                if vector != 1 {
+                    return Some(exit);
+                }
+                // Step by step there is no jump to be seen.
+                drop(patches);
+                let regions = self.regions.lock();
+                self.unpatch(&regions, &mut self.patches.write(), start, start + 1);
+                None
+            }
+        }
+    }
+}
+
+/// The pages of `start..end`.
+fn pages(start: u64, end: u64) -> (u64, u64) {
+    (start / PAGE_SIZE * PAGE_SIZE, end.next_multiple_of(PAGE_SIZE))
+}
+
 impl AddressSpace for SystrapSpace {
     fn as_any(&self) -> &dyn Any {
         self
@@ -200,9 +369,14 @@ impl AddressSpace for SystrapSpace {
     fn map_all(&self, mappings: &[Mapping<'_>]) -> Result<(), Errno> {
         mappings.iter().try_for_each(|mapping| check(mapping.range))?;
         let mut regions = self.regions.lock();
+        let mut patches = self.patches.write();
+        for Mapping { range, .. } in mappings {
+            self.give_way(&regions, &mut patches, range.start.0, range.end.0);
+        }
         let mut left = mappings;
         while !left.is_empty() {
             if let Err(failed) = self.map_some(&mut left) {
+                mappings.iter().for_each(|m| patches.forget_within(m.range.start.0, m.range.end.0));
                 // What was there may be gone.
                 let unmap: Vec<Operation> = mappings.iter().map(|m| munmap(m.range).may_fail()).collect();
                 let _ = self.order(&unmap);
@@ -213,6 +387,7 @@ impl AddressSpace for SystrapSpace {
             }
         }
         for Mapping { range, prot, backing } in mappings {
+            patches.forget_within(range.start.0, range.end.0);
             let shared = matches!(backing, Backing::SharedFile { .. });
             let file = !matches!(backing, Backing::Anonymous);
             regions.insert(Region { start: range.start.0, end: range.end.0, prot: *prot, shared, file });
@@ -223,7 +398,10 @@ impl AddressSpace for SystrapSpace {
     fn unmap(&self, range: UserRange) -> Result<(), Errno> {
         let Some(range) = clip(range) else { return Ok(()) };
         let mut regions = self.regions.lock();
+        let mut patches = self.patches.write();
+        self.give_way(&regions, &mut patches, range.start.0, range.end.0);
         self.order(&[munmap(range)])?;
+        patches.forget_within(range.start.0, range.end.0);
         regions.remove(range.start.0, range.end.0);
         Ok(())
     }
@@ -231,6 +409,7 @@ impl AddressSpace for SystrapSpace {
     fn protect(&self, range: UserRange, prot: Prot) -> Result<(), Errno> {
         check(range)?;
         let mut regions = self.regions.lock();
+        self.unpatch(&regions, &mut self.patches.write(), range.start.0, range.end.0);
         let runs = regions.runs(range.start.0, range.end.0);
         let operations: Vec<Operation> = runs.into_iter().map(|run| mprotect(run, prot)).collect();
         self.order(&operations)?;
@@ -243,6 +422,9 @@ impl AddressSpace for SystrapSpace {
         let target = UserRange::new(new_start, old.len()).ok_or(Errno::ENOMEM)?;
         check(target)?;
         let mut regions = self.regions.lock();
+        let mut patches = self.patches.write();
+        self.give_way(&regions, &mut patches, target.start.0, target.end.0);
+        self.unpatch(&regions, &mut patches, old.start.0, old.end.0);
         let moved = regions.within(old.start.0, old.end.0);
         let to = |address: u64| address - old.start.0 + new_start.0;
         let mut operations = vec![munmap(target)];
@@ -252,6 +434,7 @@ impl AddressSpace for SystrapSpace {
             Operation::call(libc::SYS_mremap, [region.start, len, len, flags, to(region.start), 0])
         }));
         let result = self.order(&operations);
+        patches.forget_within(target.start.0, target.end.0);
         regions.remove(target.start.0, target.end.0);
         result?;
         regions.remove(old.start.0, old.end.0);
@@ -270,7 +453,14 @@ impl AddressSpace for SystrapSpace {
         let regions = self.regions.lock();
         let operations: Vec<Operation> =
             ranges.iter().flat_map(|(range, advice)| advise(&regions, *range, *advice)).collect();
-        Ok(self.order(&operations)?)
+        let mut patches = self.patches.write();
+        self.order(&operations)?;
+        for (range, advice) in ranges {
+            if matches!(advice, Advice::DontNeed | Advice::Free) {
+                patches.forget_within(range.start.0, range.end.0);
+            }
+        }
+        Ok(())
     }
 
     fn fork(&self) -> Result<Arc<dyn AddressSpace>, PlatformError> {
@@ -280,14 +470,25 @@ impl AddressSpace for SystrapSpace {
             shared: Arc::clone(&self.shared),
             stub,
             regions: Mutex::new(regions.clone()),
+            patches: RwLock::new(self.patches.read().clone()),
         }))
     }
 
     fn read(&self, addr: UserAddr, buf: &mut [u8]) -> Result<(), MemFault> {
-        memory::read(&self.stub, addr, buf)
+        let patches = self.patches.read();
+        let len = patches.before_table(addr.0, buf.len());
+        let result = match memory::read(&self.stub, addr, &mut buf[..len]) {
+            Ok(()) if len < buf.len() => Err(MemFault { addr: UserAddr(addr.0 + len as u64), done: len }),
+            result => result,
+        };
+        let done = result.map_or_else(|fault| fault.done, |()| len);
+        patches.unpatch(addr.0, &mut buf[..done]);
+        result
     }
 
     fn write(&self, addr: UserAddr, buf: &[u8]) -> Result<(), MemFault> {
+        // Code that is being patched can be written for a moment.
+        let _patches = self.patches.read();
         memory::write(&self.stub, addr, buf)
     }
 
@@ -298,6 +499,7 @@ impl AddressSpace for SystrapSpace {
             return Ok(());
         }
         let regions = self.regions.lock();
+        self.unpatch(&regions, &mut self.patches.write(), addr.0, end.0);
         let mut at = addr.0;
         // Writable for a moment, where they are not.
         for region in regions.within(addr.page_floor().0, end.page_ceil().unwrap_or(end).0) {
@@ -328,7 +530,7 @@ impl AddressSpace for SystrapSpace {
     fn load_u32(&self, addr: UserAddr) -> Result<u32, MemFault> {
         // The host copies an aligned word at once.
         let mut bytes = [0; 4];
-        memory::read(&self.stub, addr, &mut bytes)?;
+        self.read(addr, &mut bytes)?;
         Ok(u32::from_ne_bytes(bytes))
     }
 

@@ -9,15 +9,19 @@
 //!   reaches a thread that may still make system calls.
 //! - Any jump of guest code into here does nothing that guest code could not do by itself: the system calls below fail
 //!   for guest threads, but `futex` on the areas, `rt_sigreturn`, and errands (`errand.rs`).
+//! - Between a slot and `.Lqs_committed` a kick is put off: the thread is about to stop anyway, or is made to. From there
+//!   until guest code runs again it counts only when it is the guest's turn; the registers are then what the Sentry gave.
 
 use std::arch::global_asm;
 
-use crate::filter;
 use crate::layout::{
-    self, AREA_LEN, AREAS, AREAS_LEN, CONSTANTS, CONSTANTS_OFFSET, FORK_FLAGS, GLOBALS, GLOBALS_LEN, IMAGE,
-    IMAGE_LEN, RECEIVED_FD, REQUEST, REQUEST_FD, REQUEST_LEN, SOCKET_FD, STUB_END, agent, area, constants,
-    globals, request, special, state,
+    self, AREA_LEN, AREAS, AREAS_LEN, CONSTANTS, CONSTANTS_OFFSET, DESCRIPTOR_LEN, DESCRIPTORS,
+    DESCRIPTORS_COUNT, FORK_FLAGS, GLOBALS, GLOBALS_LEN, IMAGE, IMAGE_LEN, KICK_SIGNAL, NUMBER_SLOTS,
+    RECEIVED_FD, RECORD_LEN, RECORDS, RECORDS_LEN, REQUEST, REQUEST_FD, REQUEST_LEN, SELECTOR, SLOT_LEN, SLOTS,
+    SLOTS_COUNT, SLOTS_OFFSET, SOCKET_FD, STUB_END, TABLE, TABLE_LEN, agent, area, constants, globals, register,
+    request, special, state,
 };
+use crate::{filter, frame};
 
 const PROT_R: i32 = libc::PROT_READ;
 const PROT_RW: i32 = libc::PROT_READ | libc::PROT_WRITE;
@@ -29,7 +33,7 @@ pub(crate) const GLOBALS_FD: i32 = 3;
 
 global_asm!(
     ".pushsection .text.quicksand_stub, \"ax\", @progbits",
-    ".balign 16",
+    ".balign 64",
     ".globl quicksand_stub_start",
     "quicksand_stub_start:",
     //
@@ -42,6 +46,9 @@ global_asm!(
     "movabs rax, {AREAS}",
     "cmp r12, rax",
     "je .Lqs_agent_fault",
+    "cmp edi, {KICK_SIGNAL}",
+    "je .Lqs_kick",
+    ".Lqs_stop:",
     "mov r14, rdx",
     "mov dword ptr [r12 + {SIGNAL}], edi",
     "mov qword ptr [r12 + {FRAME}], rdx",
@@ -49,10 +56,143 @@ global_asm!(
     "mov qword ptr [r12 + {FS_BASE}], rax",
     "rdgsbase rax",
     "mov qword ptr [r12 + {GS_BASE}], rax",
-    ".Lqs_event:",
     "mov eax, {EVENT}",
     // A full barrier: the flag of the Sentry's is looked at only after the word is out.
     "xchg dword ptr [r12 + {STATE}], eax",
+    "jmp .Lqs_committed",
+    //
+    // A kick. RDX: the ucontext. R12: the area. In the code for patched calls it is dealt with here.
+    ".Lqs_kick:",
+    "mov rax, qword ptr [rdx + {FRAME_RIP}]",
+    "movabs rcx, {SLOTS}",
+    "mov rsi, rax",
+    "sub rsi, rcx",
+    "cmp rsi, {SLOTS_LEN}",
+    "jb .Lqs_kick_put_off",
+    "lea rcx, [rip + .Lqs_entry]",
+    "cmp rax, rcx",
+    "jb .Lqs_stop",
+    "lea rcx, [rip + .Lqs_committed]",
+    "cmp rax, rcx",
+    "jb .Lqs_kick_put_off",
+    "lea rcx, [rip + .Lqs_patched_end]",
+    "cmp rax, rcx",
+    "jae .Lqs_stop",
+    // It has stopped, and the Sentry knows (and may have it run an errand); or it is about to go on, and stops.
+    "cmp dword ptr [r12 + {STATE}], {STATE_ERRAND}",
+    "je .Lqs_go_back",
+    "cmp dword ptr [r12 + {STATE}], {EVENT}",
+    "jne .Lqs_stop",
+    ".Lqs_go_back:",
+    "mov r14, rdx",
+    "jmp .Lqs_sigreturn",
+    ".Lqs_kick_put_off:",
+    "mov dword ptr [r12 + {FORCE}], 1",
+    "lea rcx, [rip + .Lqs_answer_here]",
+    "cmp rax, rcx",
+    "jb .Lqs_go_back",
+    "lea rcx, [rip + .Lqs_answered]",
+    "cmp rax, rcx",
+    "jae .Lqs_go_back",
+    // It may have looked at FORCE already.
+    "mov qword ptr [rdx + {FRAME_R11}], r12",
+    "lea rcx, [rip + .Lqs_hand_over]",
+    "mov qword ptr [rdx + {FRAME_RIP}], rcx",
+    "jmp .Lqs_go_back",
+    //
+    // A patched call, from its slot. RCX: 16 times the slot's number, plus 8 times the guest's ZF. Of the guest's
+    // registers, only RCX and R11 may be changed, and no flag but ZF, until there is a place to put them; its stack is not
+    // ours to use. The limit of a descriptor says whose thread this is: with 4 KiB pages, 8 of them an area.
+    ".globl quicksand_stub_entry",
+    "quicksand_stub_entry:",
+    ".Lqs_entry:",
+    "mov r11d, {SELECTOR}",
+    "lsl r11d, r11d",
+    "jnz .Lqs_stranger",
+    "lea r11, [r11 + rcx]",
+    "movabs rcx, {AREAS} - 0xfff",
+    "lea rcx, [rcx + r11]",
+    "mov qword ptr [rcx + {ZONE}], rsp",
+    "lea rsp, [rcx + {ZONE}]",
+    "pushfq",
+    "mov r11, rcx",
+    "and r11, -{AREA_LEN}",
+    "sub ecx, r11d",
+    "mov qword ptr [r11 + {RAX}], rax",
+    "mov rax, qword ptr [rsp + 8]",
+    "mov qword ptr [r11 + {RSP}], rax",
+    "mov eax, dword ptr [rsp]",
+    "and eax, -65", // ZF
+    "shr ecx, 4",
+    "jnc 2f",
+    "or eax, 64",
+    "2:",
+    "mov qword ptr [rsp], rax",
+    "mov qword ptr [r11 + {EFLAGS}], rax",
+    "shl ecx, 4",
+    "movabs rax, {RECORDS}",
+    "add rax, rcx",
+    "cmp ecx, {NUMBER_SLOTS} * {RECORD_LEN}",
+    "mov rcx, qword ptr [rax]",
+    "mov qword ptr [r11 + {RIP}], rcx",
+    "jae 3f",
+    "mov rax, qword ptr [rax + 8]",
+    "mov qword ptr [r11 + {RAX}], rax",
+    "jmp .Lqs_answer_here",
+    "3:",
+    "mov rax, qword ptr [r11 + {RAX}]",
+    // What the Sentry has left an answer for. R11: the area. RAX: the number. RSP: where the flags are.
+    ".Lqs_answer_here:",
+    "cmp dword ptr [r11 + {FORCE}], 0",
+    "jne .Lqs_hand_over",
+    "cmp eax, 255",
+    "ja .Lqs_hand_over",
+    "mov eax, eax",
+    "movabs rcx, {ANSWER_INDEX}",
+    "movzx ecx, byte ptr [rcx + rax]",
+    "test ecx, ecx",
+    "jz .Lqs_hand_over",
+    "mov rax, qword ptr [r11 + 8 * rcx + {ANSWERS}]",
+    "btr rax, 63",
+    "jnc .Lqs_hand_over",
+    "popfq",
+    "mov rsp, qword ptr [r11 + {RSP}]",
+    "mov rcx, qword ptr [r11 + {RIP}]",
+    "mov r11, qword ptr [r11 + {EFLAGS}]",
+    "jmp rcx",
+    ".Lqs_answered:",
+    // A thread without a descriptor. The Sentry knows the place, and makes it a call.
+    ".globl quicksand_stub_stranger",
+    "quicksand_stub_stranger:",
+    ".Lqs_stranger:",
+    "ud2",
+    // R11: the area, in which RAX, RSP, RIP and EFLAGS are already.
+    ".Lqs_hand_over:",
+    "mov qword ptr [r11 + {R8}], r8",
+    "mov qword ptr [r11 + {R9}], r9",
+    "mov qword ptr [r11 + {R10}], r10",
+    "mov qword ptr [r11 + {R12}], r12",
+    "mov qword ptr [r11 + {R13}], r13",
+    "mov qword ptr [r11 + {R14}], r14",
+    "mov qword ptr [r11 + {R15}], r15",
+    "mov qword ptr [r11 + {RDI}], rdi",
+    "mov qword ptr [r11 + {RSI}], rsi",
+    "mov qword ptr [r11 + {RBP}], rbp",
+    "mov qword ptr [r11 + {RBX}], rbx",
+    "mov qword ptr [r11 + {RDX}], rdx",
+    "mov r12, r11",
+    "mov dword ptr [r12 + {FORCE}], 0",
+    "mov dword ptr [r12 + {SIGNAL}], 0",
+    "rdfsbase rax",
+    "mov qword ptr [r12 + {FS_BASE}], rax",
+    "rdgsbase rax",
+    "mov qword ptr [r12 + {GS_BASE}], rax",
+    "xor r14d, r14d",
+    "mov eax, {EVENT}",
+    "xchg dword ptr [r12 + {STATE}], eax",
+    //
+    // The Sentry's turn. R12: the area. R14: the ucontext; 0: a patched call.
+    ".Lqs_committed:",
     "cmp dword ptr [r12 + {SENTRY_SLEEPS}], 0",
     "je .Lqs_wait",
     "lea rdi, [r12 + {STATE}]",
@@ -63,7 +203,7 @@ global_asm!(
     ".globl quicksand_stub_after_wake",
     "quicksand_stub_after_wake:",
     //
-    // Waits for the Sentry. R12: the area. R14: the ucontext.
+    // Waits for the Sentry. R12 and R14 as above.
     ".Lqs_wait:",
     "rdtsc",
     "shl rdx, 32",
@@ -98,15 +238,60 @@ global_asm!(
     "5:",
     "cmp dword ptr [r12 + {STATE}], {STATE_ERRAND}",
     "je .Lqs_errand",
+    "test r14, r14",
+    "jz .Lqs_patched",
     "mov rax, qword ptr [r12 + {FS_BASE}]",
     "wrfsbase rax",
     "mov rax, qword ptr [r12 + {GS_BASE}]",
     "wrgsbase rax",
+    ".Lqs_sigreturn:",
     "mov rsp, r14",
     "mov eax, {SYS_rt_sigreturn}",
     "syscall",
     ".globl quicksand_stub_after_sigreturn",
     "quicksand_stub_after_sigreturn:",
+    "ud2",
+    // Back from a patched call, as `sysret` would.
+    ".Lqs_patched:",
+    "cmp dword ptr [r12 + {STATE}], {TAKE_SIGNAL}",
+    "je 7f",
+    "rdfsbase rax",
+    "mov rcx, qword ptr [r12 + {FS_BASE}]",
+    "cmp rax, rcx",
+    "je 6f",
+    "wrfsbase rcx",
+    "6:",
+    "rdgsbase rax",
+    "mov rcx, qword ptr [r12 + {GS_BASE}]",
+    "cmp rax, rcx",
+    "je 6f",
+    "wrgsbase rcx",
+    "6:",
+    "lea rsp, [r12 + {ZONE}]",
+    "push qword ptr [r12 + {EFLAGS}]",
+    "popfq",
+    "mov r8, qword ptr [r12 + {R8}]",
+    "mov r9, qword ptr [r12 + {R9}]",
+    "mov r10, qword ptr [r12 + {R10}]",
+    "mov r13, qword ptr [r12 + {R13}]",
+    "mov r14, qword ptr [r12 + {R14}]",
+    "mov r15, qword ptr [r12 + {R15}]",
+    "mov rdi, qword ptr [r12 + {RDI}]",
+    "mov rsi, qword ptr [r12 + {RSI}]",
+    "mov rbp, qword ptr [r12 + {RBP}]",
+    "mov rbx, qword ptr [r12 + {RBX}]",
+    "mov rdx, qword ptr [r12 + {RDX}]",
+    "mov rax, qword ptr [r12 + {RAX}]",
+    "mov rsp, qword ptr [r12 + {RSP}]",
+    "mov rcx, qword ptr [r12 + {RIP}]",
+    "mov r11, r12",
+    "mov r12, qword ptr [r11 + {R12}]",
+    "mov r11, qword ptr [r11 + {EFLAGS}]",
+    "jmp rcx",
+    // Traps, like all calls that are not for guest threads.
+    "7:",
+    "mov eax, -1",
+    "syscall",
     "ud2",
     //
     // Runs an errand, and waits again. The filter looks at its arguments; they lie where guest code can write.
@@ -122,7 +307,10 @@ global_asm!(
     ".globl quicksand_stub_after_errand",
     "quicksand_stub_after_errand:",
     "mov qword ptr [r12 + {ERRAND_RESULT}], rax",
-    "jmp .Lqs_event",
+    "mov eax, {EVENT}",
+    "xchg dword ptr [r12 + {STATE}], eax",
+    "jmp .Lqs_committed",
+    ".Lqs_patched_end:",
     //
     // A new guest thread, as its maker's clone returns in it. All signals are blocked. R9: its area. A start without
     // the filter is none.
@@ -140,6 +328,20 @@ global_asm!(
     "syscall",
     "test rax, rax",
     "jnz .Lqs_die",
+    // Its descriptor, by the only way there is to set one. Where that fails, patched calls of this thread trap.
+    "mov rbx, r12",
+    "movabs rax, {AREAS}",
+    "sub rbx, rax",
+    "shr rbx, {AREA_SHIFT}",
+    "cmp ebx, {DESCRIPTORS_COUNT}",
+    "jae 9f",
+    "imul ebx, ebx, {DESCRIPTOR_LEN}",
+    "add ebx, {DESCRIPTORS}",
+    "mov eax, {COMPAT_SET_THREAD_AREA}",
+    "int 0x80",
+    ".globl quicksand_stub_after_descriptor",
+    "quicksand_stub_after_descriptor:",
+    "9:",
     "mov edi, 1", // SECCOMP_SET_MODE_FILTER
     "xor esi, esi",
     "movabs rdx, {GUEST_FILTER}",
@@ -216,6 +418,8 @@ global_asm!(
     "je .Lqs_compare_exchange",
     "cmp rax, {FORK}",
     "je .Lqs_fork",
+    "cmp rax, {STORE}",
+    "je .Lqs_store",
     // THREAD: RDI flags, RSI area.
     "mov r9, rsi",
     "xor esi, esi",
@@ -227,7 +431,12 @@ global_asm!(
     "test rax, rax",
     "jnz .Lqs_result",
     "jmp .Lqs_thread",
-    // COMPARE_EXCHANGE: RDI address, ESI expected, EDX new. The only instruction of the agent's that may fault.
+    // STORE: RDI address, SIL value. May fault.
+    ".Lqs_store:",
+    "mov byte ptr [rdi], sil",
+    "xor eax, eax",
+    "jmp .Lqs_result",
+    // COMPARE_EXCHANGE: RDI address, ESI expected, EDX new. May fault.
     ".Lqs_compare_exchange:",
     "mov eax, esi",
     "lock cmpxchg dword ptr [rdi], edx",
@@ -327,6 +536,25 @@ global_asm!(
     "syscall",
     "cmp rax, rdi",
     "jne .Lqs_die",
+    "movabs rdi, {RECORDS}",
+    "mov esi, {RECORDS_LEN}",
+    "mov edx, {PROT_RW}",
+    "mov r10d, {PRIVATE_FIXED}",
+    "mov r8d, -1",
+    "xor r9d, r9d",
+    "mov eax, {SYS_mmap}",
+    "syscall",
+    "cmp rax, rdi",
+    "jne .Lqs_die",
+    // The table. It is done without where the host does not allow that address.
+    "mov edi, {TABLE}",
+    "mov esi, {TABLE_LEN}",
+    "mov edx, {PROT_R}",
+    "mov r10d, {SHARED_FIXED}",
+    "mov r8d, {GLOBALS_FD}",
+    "mov r9d, {GLOBALS_LEN}",
+    "mov eax, {SYS_mmap}",
+    "syscall",
     "mov r13d, {AREAS_FD}",
     // R13: a descriptor of the areas.
     ".Lqs_map_own:",
@@ -448,8 +676,46 @@ global_asm!(
     ALT_STACK = const area::ALT_STACK,
     ERRAND = const area::ERRAND,
     ERRAND_RESULT = const area::ERRAND_RESULT,
-    EVENT = const state::EVENT,
     STATE_ERRAND = const state::ERRAND,
+    FORCE = const area::FORCE,
+    ANSWERS = const area::ANSWERS,
+    ZONE = const area::ZONE,
+    R8 = const area::REGISTERS + 8 * register::R8,
+    R9 = const area::REGISTERS + 8 * register::R9,
+    R10 = const area::REGISTERS + 8 * register::R10,
+    R12 = const area::REGISTERS + 8 * register::R12,
+    R13 = const area::REGISTERS + 8 * register::R13,
+    R14 = const area::REGISTERS + 8 * register::R14,
+    R15 = const area::REGISTERS + 8 * register::R15,
+    RDI = const area::REGISTERS + 8 * register::RDI,
+    RSI = const area::REGISTERS + 8 * register::RSI,
+    RBP = const area::REGISTERS + 8 * register::RBP,
+    RBX = const area::REGISTERS + 8 * register::RBX,
+    RDX = const area::REGISTERS + 8 * register::RDX,
+    RAX = const area::REGISTERS + 8 * register::RAX,
+    RSP = const area::REGISTERS + 8 * register::RSP,
+    RIP = const area::REGISTERS + 8 * register::RIP,
+    EFLAGS = const area::REGISTERS + 8 * register::EFLAGS,
+    FRAME_R11 = const frame::offset::REGISTERS + 8 * frame::index::R11,
+    FRAME_RIP = const frame::offset::REGISTERS + 8 * register::RIP,
+    KICK_SIGNAL = const KICK_SIGNAL,
+    SLOTS = const SLOTS,
+    SLOTS_LEN = const SLOTS_COUNT * SLOT_LEN,
+    NUMBER_SLOTS = const NUMBER_SLOTS,
+    RECORDS = const RECORDS,
+    RECORDS_LEN = const RECORDS_LEN,
+    RECORD_LEN = const RECORD_LEN,
+    TABLE = const TABLE,
+    TABLE_LEN = const TABLE_LEN,
+    DESCRIPTORS = const TABLE + DESCRIPTORS as u64,
+    DESCRIPTORS_COUNT = const DESCRIPTORS_COUNT,
+    DESCRIPTOR_LEN = const DESCRIPTOR_LEN,
+    SELECTOR = const SELECTOR,
+    COMPAT_SET_THREAD_AREA = const filter::COMPAT_SET_THREAD_AREA,
+    AREA_SHIFT = const AREA_LEN.trailing_zeros(),
+    ANSWER_INDEX = const CONSTANTS + constants::ANSWER_INDEX as u64,
+    EVENT = const state::EVENT,
+    TAKE_SIGNAL = const state::TAKE_SIGNAL,
     GLOBALS = const GLOBALS,
     SPIN_CYCLES = const area::SPIN_CYCLES,
     SENTRY_PID = const globals::SENTRY_PID,
@@ -475,6 +741,7 @@ global_asm!(
     SPECIAL = const special::FIRST,
     COMPARE_EXCHANGE = const special::COMPARE_EXCHANGE,
     FORK = const special::FORK,
+    STORE = const special::STORE,
     FORK_FLAGS = const FORK_FLAGS,
     IMAGE = const IMAGE,
     IMAGE_END = const IMAGE + IMAGE_LEN as u64,
@@ -520,6 +787,9 @@ unsafe extern "C" {
     safe static quicksand_stub_after_sleep: u8;
     safe static quicksand_stub_after_sigreturn: u8;
     safe static quicksand_stub_after_errand: u8;
+    safe static quicksand_stub_after_descriptor: u8;
+    safe static quicksand_stub_entry: u8;
+    safe static quicksand_stub_stranger: u8;
     safe static quicksand_stub_end: u8;
     /// Becomes the pristine stub; see the assembly.
     pub(crate) unsafe fn quicksand_stub_enter(image: *const u8) -> !;
@@ -544,14 +814,46 @@ pub(crate) fn guest_calls() -> filter::GuestCalls {
     }
 }
 
+/// The instruction pointer behind the one compatibility call, of a thread that starts.
+fn descriptor_call() -> u64 {
+    in_stub(&quicksand_stub_after_descriptor)
+}
+
+/// Where a patched call of a thread without a descriptor ends.
+pub(crate) fn stranger() -> u64 {
+    in_stub(&quicksand_stub_stranger)
+}
+
+/// The code of a slot: what a patched site does before its system call, and the way to the common entry.
+fn slot(number: usize) -> Vec<u8> {
+    let mut code = Vec::with_capacity(SLOT_LEN);
+    if number >= NUMBER_SLOTS {
+        code.extend_from_slice(&layout::STACK_ARGUMENT); // The guest's stack may not be there: this may fault.
+    }
+    code.extend_from_slice(&[0x0f, 0x94, 0xc1]); // setz cl
+    code.extend_from_slice(&[0x0f, 0xb6, 0xc9]); // movzx ecx, cl
+    code.extend_from_slice(&[0x8d, 0x0c, 0xcd]); // lea ecx, [8 * rcx + 16 * number]
+    code.extend_from_slice(&(16 * number as u32).to_le_bytes());
+    code.push(0xe9); // jmp
+    let next = SLOTS + (number * SLOT_LEN + code.len() + 4) as u64;
+    let distance = in_stub(&quicksand_stub_entry).wrapping_sub(next) as u32;
+    code.extend_from_slice(&distance.to_le_bytes());
+    code
+}
+
 /// Code and constants of a stub, as they lie in its memory.
 pub(crate) fn image() -> Box<[u8]> {
     let mut image = vec![0u8; IMAGE_LEN].into_boxed_slice();
     let start = &raw const quicksand_stub_start;
     let len = &raw const quicksand_stub_end as usize - start as usize;
-    assert!(len <= CONSTANTS_OFFSET, "the stub's code has outgrown its place");
+    assert!(len <= SLOTS_OFFSET, "the stub's code has outgrown its place");
     // SAFETY: the bytes between the two labels are code of this program, which is readable and never changes.
     image[..len].copy_from_slice(unsafe { std::slice::from_raw_parts(start, len) });
+
+    for number in 0..SLOTS_COUNT {
+        let (at, code) = (SLOTS_OFFSET + number * SLOT_LEN, slot(number));
+        image[at..at + code.len()].copy_from_slice(&code);
+    }
 
     let bit = |signal: i32| 1u64 << (signal - 1);
     let (constants, mut programs_at) = (&mut image[CONSTANTS_OFFSET..], constants::PROGRAMS);
@@ -563,8 +865,11 @@ pub(crate) fn image() -> Box<[u8]> {
     // FCW and MXCSR; the latter is loaded even so.
     put(constants::CLEAN_STATE, &0x37fu16.to_le_bytes());
     put(constants::CLEAN_STATE + 24, &0x1f80u32.to_le_bytes());
+    for (index, number) in layout::ANSWERED.into_iter().enumerate() {
+        put(constants::ANSWER_INDEX + number as usize, &[index as u8 + 1]);
+    }
     for (at, program) in [
-        (constants::AGENT_FILTER, filter::agent(len as u32)),
+        (constants::AGENT_FILTER, filter::agent(len as u32, descriptor_call())),
         (constants::GUEST_FILTER, filter::guest(&guest_calls())),
     ] {
         let count = (program.len() / 8) as u64;

@@ -135,3 +135,11 @@ pub(crate) fn futex_wake(word: &AtomicU32) {
     // SAFETY: the word lives through the call.
     unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE, i32::MAX) };
 }
+
+/// Whether a process can have all its threads notice that code has changed.
+pub(crate) fn can_patch_code() -> bool {
+    // SAFETY: asks which commands there are.
+    let commands = unsafe { libc::syscall(libc::SYS_membarrier, libc::MEMBARRIER_CMD_QUERY, 0, 0) };
+    commands > 0
+        && commands & libc::c_long::from(libc::MEMBARRIER_CMD_PRIVATE_EXPEDITED_SYNC_CORE) != 0
+}

@@ -25,6 +25,8 @@ pub(crate) struct Thread {
     pub(crate) index: usize,
     /// Its thread id, as the stub says.
     pub(crate) tid: i32,
+    /// Whether it has stopped in a patched call: its registers are in its area, and there is no frame.
+    pub(crate) in_call: bool,
 }
 
 #[derive(Debug)]
@@ -123,7 +125,7 @@ impl Stub {
             self.order(&[agent::thread(index)], &mut tid).map(|()| tid[0])
         };
         match made {
-            Ok(tid) => Ok((Thread { index, tid: i32::try_from(tid).unwrap_or(0) }, true)),
+            Ok(tid) => Ok((Thread { index, tid: i32::try_from(tid).unwrap_or(0), in_call: false }, true)),
             Err(Failed::Ended) => Err(ended()),
             // The area stays unused: this is the end of the process, or near it.
             Err(Failed::Errno(_)) => Err(PlatformError::Exhausted { platform: NAME, what: "threads" }),

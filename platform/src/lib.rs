@@ -113,6 +113,12 @@ pub trait Context: Send + fmt::Debug {
     /// A handle that makes `run` return [`Exit::Kicked`]. Stays valid (and harmless) after the context is dropped.
     fn kicker(&self) -> Arc<dyn Kicker>;
 
+    /// Where answers can be left for the guest thread, if the platform uses them. Stays valid (and harmless) after the context
+    /// is dropped.
+    fn answers(&self) -> Option<Arc<dyn Answers>> {
+        None
+    }
+
     /// Copies the XSAVE area (standard format) into `out`, whose length is [`Platform::extended_state_len`].
     fn get_extended_state(&mut self, out: &mut [u8]) -> Result<(), PlatformError>;
 
@@ -122,6 +128,14 @@ pub trait Context: Send + fmt::Debug {
 
     /// Back to the state of a fresh `execve`: default FCW and MXCSR, all registers zero.
     fn reset_extended_state(&mut self) -> Result<(), PlatformError>;
+}
+
+/// Answers to system calls of one guest thread that depend on none of their arguments and change only when the Sentry says so. A
+/// platform may give such an answer without an exit, or ignore all this.
+pub trait Answers: Send + Sync + fmt::Debug {
+    /// From now on the call `number` is answered by `value`; `None`: as any other call, by an exit. When this returns, no
+    /// call that begins afterwards is given an earlier answer.
+    fn set(&self, number: u64, value: Option<u64>);
 }
 
 /// Makes a [`Context::run`], now or at its next call, return [`Exit::Kicked`]. A kick is never lost: one that comes

@@ -231,6 +231,7 @@ fn commit(task: &CurrentTask, pending: PendingExec) {
         }
         state.name = comm;
     }
+    task.answers.invalidate();
     task.altstack.set(StackT { flags: SS_DISABLE, ..StackT::default() });
     *task.restart_block.borrow_mut() = None;
     close_on_exec(task);

@@ -199,6 +199,7 @@ fn process_ended(tables: &mut Tables, group: &Arc<ThreadGroup>) {
         proc.parent = reaper;
         proc.parent_task = 0;
         let child_group = proc.group.clone();
+        child_group.tasks().iter().for_each(|task| task.answers.invalidate());
         child_group.exit_signal.store(libc::SIGCHLD, Ordering::SeqCst);
         match tables.procs.get_mut(&reaper) {
             Some(reaper) => {

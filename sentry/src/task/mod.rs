@@ -10,6 +10,7 @@
 //! - Whoever wants a task's attention sets a bit in `work` and calls [`Task::interrupt`]; the loop looks at `work` before
 //!   each entry into the guest and before each park.
 
+pub(crate) mod answers;
 pub mod clone;
 pub(crate) mod cpu_limit;
 pub mod cputime;
@@ -99,6 +100,8 @@ pub struct Task {
     crossings: AtomicU64,
     /// Interrupts guest code; set when the task first gets a context.
     kicker: OnceLock<Arc<dyn Kicker>>,
+    /// What the platform may answer for it.
+    pub(crate) answers: answers::TaskAnswers,
     /// It has given away the futexes it owned, and will not look again.
     left_futexes: AtomicBool,
     pub(crate) state: Mutex<TaskState>,
@@ -186,6 +189,7 @@ impl Task {
             waiting: AtomicBool::new(false),
             crossings: AtomicU64::new(0),
             kicker: OnceLock::new(),
+            answers: answers::TaskAnswers::default(),
             left_futexes: AtomicBool::new(false),
             state: Mutex::new(Level::Task, state),
             parked: Mutex::new(Level::Leaf, None),
@@ -210,6 +214,7 @@ impl Task {
     }
     pub(crate) fn set_tid(&self, tid: i32) {
         self.tid.store(tid, Ordering::Relaxed);
+        self.answers.invalidate();
     }
     /// Its address space; `None` once it has exited.
     pub fn mm_opt(&self) -> Option<Arc<MemoryManager>> {
@@ -333,6 +338,9 @@ impl CurrentTask {
         files: Arc<FdTable>,
     ) -> CurrentTask {
         task.set_kicker(context.kicker());
+        if let Some(answers) = context.answers() {
+            task.answers.set_platform(answers);
+        }
         CurrentTask {
             task,
             regs: RefCell::new(regs),

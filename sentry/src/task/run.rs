@@ -113,6 +113,7 @@ impl CurrentTask {
     }
 
     fn enter_guest(&self) -> Result<Exit, PlatformError> {
+        self.answers.renew(self);
         let mm = self.mm.borrow();
         self.cross();
         let exit = self.context.borrow_mut().run(&mm.space, &mut self.regs.borrow_mut());

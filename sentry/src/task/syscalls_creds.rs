@@ -41,6 +41,8 @@ impl CurrentTask {
             state.pdeath_signal = 0;
         }
         state.creds = Arc::new(new);
+        drop(state);
+        self.answers.invalidate();
     }
     fn creds_to_change(&self) -> (Arc<Credentials>, Credentials) {
         let old = self.creds();

@@ -46,9 +46,8 @@ fn patched(platform: &dyn Platform) {
     (0..100).for_each(|_| call());
     median("patched system call", 3000, call);
     // 0: mov $1000, %ebx. 5: mov $39, %eax; syscall; dec %ebx; jnz 5; syscall; jmp 0
-    let code = [
-        0xbb, 0xe8, 3, 0, 0, 0xb8, 39, 0, 0, 0, 0x0f, 0x05, 0xff, 0xcb, 0x75, 0xf5, 0x0f, 0x05, 0xeb, 0xec,
-    ];
+    let code =
+        [0xbb, 0xe8, 3, 0, 0, 0xb8, 39, 0, 0, 0, 0x0f, 0x05, 0xff, 0xcb, 0x75, 0xf5, 0x0f, 0x05, 0xeb, 0xec];
     let (space, mut context, mut regs) = guest(platform);
     space.write_forced(UserAddr(TEXT), &code).expect("write");
     (0..1000).for_each(|_| assert_eq!(context.run(&space, &mut regs).expect("run"), Exit::Syscall));
@@ -67,7 +66,8 @@ fn patched(platform: &dyn Platform) {
         assert_eq!(context.run(&space, &mut regs).expect("run"), Exit::Syscall);
         context.get_extended_state(&mut state).expect("state");
     });
-    let sites: Vec<_> = platform.counters().into_iter().filter(|(name, _)| name.starts_with("patched")).collect();
+    let sites: Vec<_> =
+        platform.counters().into_iter().filter(|(name, _)| name.starts_with("patched")).collect();
     println!("{sites:?}");
 }
 

@@ -3,6 +3,9 @@
 //! A stub's agent may make the calls that it needs, from the stub's code only. Its guest threads have a second filter on top (the
 //! kernel takes the strictest answer): everything traps but `rt_sigreturn`, `futex` on the areas, and a few operations on the
 //! guest's own memory (`errand.rs`), each from the one instruction that the stub has for it. What traps becomes SIGSYS, which is how a guest's system calls are seen.
+//!
+//! Since 6.14 Linux lets two calls pass any filter, `uretprobe` and `uprobe` (335, 336): outside of trampolines of the kernel's own
+//! the former raises SIGILL (`frame.rs`) and the latter fails with ENXIO.
 
 use crate::errand;
 use crate::layout::{AREAS, AREAS_LEN, FORK_FLAGS, IMAGE, STUB_START, THREAD_FLAGS};

@@ -45,6 +45,8 @@ const FIRST_STATE: usize = STACK + 0x400;
 const AUDIT_ARCH_X86_64: u32 = 0xc000_003e;
 const VSYSCALL: std::ops::Range<u64> = 0xffff_ffff_ff60_0000..0xffff_ffff_ff60_1000;
 const TRAP_TRACE: i32 = 2;
+const SI_KERNEL: i32 = 0x80;
+const NR_URETPROBE: u64 = 335;
 
 const ERROR_WRITE: u64 = 1 << 1;
 const ERROR_FETCH: u64 = 1 << 4;
@@ -202,6 +204,12 @@ impl<'a> Frame<'a> {
         }
         if VSYSCALL.contains(&rip) {
             return Some(vsyscall(rip));
+        }
+        if signal == libc::SIGILL && code == SI_KERNEL && rax == u64::MAX {
+            // The kernel lets this one pass all filters, and raises the signal; it is for code that the kernel itself has put
+            // into a program.
+            (regs.rax, regs.orig_rax) = (NR_URETPROBE, NR_URETPROBE);
+            return Some(Exit::Syscall);
         }
         let error = all[index::ERROR];
         if all[index::TRAP] == 14 && (signal == libc::SIGSEGV || signal == libc::SIGBUS) {

@@ -19,6 +19,9 @@ fn calls_in_stub() -> Vec<u64> {
     (0..image.len() - 1).filter(|i| image[*i..*i + 2] == [0x0f, 0x05]).map(|i| IMAGE + i as u64).collect()
 }
 
+const URETPROBE: u64 = 335;
+const UPROBE: u64 = 336;
+
 /// `jmp *%r15`
 fn jump_r15() -> Code {
     Code::new().raw(&[0x41, 0xff, 0xe7])
@@ -122,7 +125,8 @@ fn no_number_is_for_guests() {
         // The x32 table's, and one that counts its lower half only.
         for number in numbers.chain((0..=600).map(|n| n | 1 << 30)).chain((0..=600).map(|n| n | 1 << 32)) {
             let low = number & 0xffff_ffff;
-            if low == sigreturn && at + 2 == own.sigreturn {
+            // The latter fails without a word, whatever the filter says: `filter.rs`.
+            if low == sigreturn && at + 2 == own.sigreturn || low == UPROBE {
                 continue;
             }
             (guest.regs.rip, guest.regs.r15, guest.regs.rax) = (TEXT, at, number);
@@ -130,7 +134,8 @@ fn no_number_is_for_guests() {
             (guest.regs.rdi, guest.regs.rsi, guest.regs.rdx) = (if low == futex { DATA } else { 1 }, 0, 0);
             (guest.regs.r10, guest.regs.r8, guest.regs.r9) = (0, 0, 0);
             assert_eq!(guest.run().expect("run"), Exit::Syscall, "{at:#x}, {number:#x}");
-            assert_eq!((guest.regs.rax, guest.regs.rip), (number, at + 2));
+            let seen = if low == URETPROBE { low } else { number };
+            assert_eq!((guest.regs.rax, guest.regs.rip), (seen, at + 2));
         }
     }
     assert_well(&platform);
@@ -153,12 +158,15 @@ fn jump_everywhere(register: u64, value: u64) {
     let mut ends = 0;
     let code = IMAGE..stub::guest_calls().sigreturn + 0x700;
     // A slot of each kind, and one that has not been used.
-    let slots = [0, 1, NUMBER_SLOTS].into_iter().flat_map(|n| (0..SLOT_LEN).map(move |i| SLOTS + (n * SLOT_LEN + i) as u64));
+    let slots = [0, 1, NUMBER_SLOTS]
+        .into_iter()
+        .flat_map(|n| (0..SLOT_LEN).map(move |i| SLOTS + (n * SLOT_LEN + i) as u64));
     for at in code.chain(slots) {
         guest.regs.r15 = at;
         guest.regs.rip = TEXT;
         let regs = &mut guest.regs;
-        (regs.rsp, regs.rbp, regs.r11, regs.r12, regs.r14) = (register, register, register, register, register);
+        (regs.rsp, regs.rbp, regs.r11, regs.r12, regs.r14) =
+            (register, register, register, register, register);
         (regs.rcx, regs.rdi, regs.rsi, regs.rdx, regs.r13) = (value, value, value, value, value);
         (regs.rax, regs.r8, regs.r9, regs.r10) = (value, value, value, value);
         regs.rbx = register;
@@ -233,7 +241,9 @@ fn a_forged_call_ends_its_guest_only() {
     let start = Instant::now();
     assert!(guest.context.get_extended_state(&mut state).is_err());
     assert!(start.elapsed() < Duration::from_secs(5));
-    assert!(guest.run().is_err());
+    // The kick is not forgotten.
+    let mut runs = [guest.run(), guest.run()].into_iter();
+    assert!(runs.any(|run| run.is_err()));
     assert_well(&platform);
 }
 

@@ -1,5 +1,5 @@
 //! Patched system calls: sites in guest code whose instruction before a `syscall` was replaced by a jump into the stub, so that
-//! neither a signal nor a `sigreturn` is needed. `docs/decisions/0009-patched-sites.md` says what a guest can see of it.
+//! neither a signal nor a `sigreturn` is needed. `docs/decisions/0011-patched-sites.md` says what a guest can see of it.
 //!
 //! A site is an instruction of five bytes or more and the `syscall` behind it; what is put there is one of seven,
 //! `jmp *SLOT_POINTER`, through the table in low memory (`layout.rs`). Invariants:
@@ -408,10 +408,12 @@ mod tests {
                 let Some((at, value)) = operation.stored() else { continue };
                 bytes[(at - (0x1000 - 10)) as usize] = value;
                 let now = &bytes[from..from + JUMP_LEN];
-                assert!(now[0] == NO_INSTRUCTION || now == what.original || now == jump || {
-                    // The first instruction is whole, the call is not there.
-                    now[..what.len().min(JUMP_LEN)] == what.original[..what.len().min(JUMP_LEN)]
-                });
+                assert!(
+                    now[0] == NO_INSTRUCTION || now == what.original || now == jump || {
+                        // The first instruction is whole, the call is not there.
+                        now[..what.len().min(JUMP_LEN)] == what.original[..what.len().min(JUMP_LEN)]
+                    }
+                );
                 if let Some(call) = what.covered_call() {
                     let call = &now[(call - what.start) as usize..];
                     assert!(call[0] == NO_INSTRUCTION || *call == SYSCALL, "{now:x?}");

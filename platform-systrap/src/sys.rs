@@ -140,6 +140,5 @@ pub(crate) fn futex_wake(word: &AtomicU32) {
 pub(crate) fn can_patch_code() -> bool {
     // SAFETY: asks which commands there are.
     let commands = unsafe { libc::syscall(libc::SYS_membarrier, libc::MEMBARRIER_CMD_QUERY, 0, 0) };
-    commands > 0
-        && commands & libc::c_long::from(libc::MEMBARRIER_CMD_PRIVATE_EXPEDITED_SYNC_CORE) != 0
+    commands > 0 && commands & libc::c_long::from(libc::MEMBARRIER_CMD_PRIVATE_EXPEDITED_SYNC_CORE) != 0
 }

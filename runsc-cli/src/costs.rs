@@ -122,8 +122,8 @@ fn measure() -> Result<Costs> {
 fn syscall_us(platform: &dyn Platform) -> std::result::Result<f64, PlatformError> {
     const TEXT: u64 = 0x40_0000;
     const ROUNDS: usize = 61;
-    // mov $39, %eax; syscall; jmp to the start
-    const CODE: [u8; 9] = [0xb8, 39, 0, 0, 0, 0x0f, 0x05, 0xeb, 0xf7];
+    // xor %eax, %eax; mov $39, %al; syscall; jmp to the start: no place that a platform could patch.
+    const CODE: [u8; 8] = [0x31, 0xc0, 0xb0, 39, 0x0f, 0x05, 0xeb, 0xf8];
     let failed = |what| PlatformError::Exhausted { platform: platform.name(), what };
     let space = platform.address_space()?;
     let mut context = platform.context()?;

@@ -2,7 +2,7 @@
 // fork, execve-free changes of identity and the end of a parent; registers, flags, red zone and vector state; jumps into the
 // middle of such a place; storms of signals; code that is read, rewritten, moved and shared. getpid(2), getppid(2),
 // setresuid(2), syscall(2), signal(7), mprotect(2), mremap(2), proc_pid_mem(5).
-#include "check.h"
+#include "../check.h"
 #include <sys/time.h>
 #include <ucontext.h>
 

@@ -202,6 +202,8 @@ pub(crate) mod constants {
     pub(crate) const AGENT_SIGNALS: usize = 0x08;
     /// The agent's alternate stack, a `stack_t`.
     pub(crate) const AGENT_STACK: usize = 0x10;
+    /// Not zero: the host has 32-bit system calls.
+    pub(crate) const COMPAT_CALLS: usize = 0x38;
     /// Two `sock_fprog`.
     pub(crate) const AGENT_FILTER: usize = 0x40;
     pub(crate) const GUEST_FILTER: usize = 0x50;

@@ -13,13 +13,15 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 use crate::agent::Dowry;
 use crate::host_error;
-use crate::layout::{FORK_FLAGS, IMAGE, IMAGE_LEN, KICK_SIGNAL, REQUEST_FD, SOCKET_FD};
+use crate::layout::{
+    CONSTANTS_OFFSET, FORK_FLAGS, IMAGE, IMAGE_LEN, KICK_SIGNAL, REQUEST_FD, SOCKET_FD, constants,
+};
 use crate::stub::{self, AREAS_FD, GLOBALS_FD};
 use quicksand_platform::PlatformError;
 
 /// What the children need; they allocate nothing.
 struct Plan {
-    image: *const u8,
+    image: *mut u8,
     /// Socket, request pages, areas, globals, above all numbers that they are to have.
     fds: [i32; 4],
     sentry: i32,
@@ -46,7 +48,7 @@ const FREE_FROM: i32 = 16;
 
 /// Makes it. `Dowry` is what its line was made with, `globals` the platform's page.
 pub(crate) fn make(dowry: Dowry, globals: &OwnedFd) -> Result<(), PlatformError> {
-    let image = stub::image();
+    let mut image = stub::image();
     let here = (image.as_ptr() as u64, stub::quicksand_stub_enter as *const () as u64);
     let free = |at: u64| at.saturating_add(IMAGE_LEN as u64) <= IMAGE || at >= IMAGE + IMAGE_LEN as u64;
     if !free(here.0) || !free(here.1) {
@@ -62,7 +64,7 @@ pub(crate) fn make(dowry: Dowry, globals: &OwnedFd) -> Result<(), PlatformError>
     };
     let fds = [above(&dowry.socket)?, above(&dowry.request)?, above(&dowry.areas)?, above(globals)?];
     let mut plan = Plan {
-        image: image.as_ptr(),
+        image: image.as_mut_ptr(),
         fds: fds.each_ref().map(|fd| fd.as_raw_fd()),
         // SAFETY: always succeeds.
         sentry: unsafe { libc::getpid() },
@@ -120,6 +122,10 @@ unsafe fn second(plan: &Plan) -> ! {
                 libc::_exit(1);
             }
         };
+        if has_compat_calls() {
+            // In this process's copy.
+            plan.image.add(CONSTANTS_OFFSET + constants::COMPAT_CALLS).write(1);
+        }
         let all = u64::MAX;
         must(libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, &raw const all, 0, 8));
         must(libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL).into());
@@ -160,4 +166,38 @@ unsafe fn second(plan: &Plan) -> ! {
         must(libc::syscall(libc::SYS_close_range, GLOBALS_FD + 1, u32::MAX, 0));
         stub::quicksand_stub_enter(plan.image)
     }
+}
+
+/// Whether there are 32-bit system calls, for 64-bit code as well: where there are none, a thread that tried to make one with its
+/// signals blocked would be the end of its process.
+///
+/// # Safety
+/// To be called in a process of its own: handler and mask of SIGSEGV are not put back.
+unsafe fn has_compat_calls() -> bool {
+    extern "C" fn skip(_: libc::c_int, _: *mut libc::siginfo_t, context: *mut libc::c_void) {
+        // SAFETY: the kernel hands the handler its context, which nobody else knows.
+        let registers = unsafe { &mut (*context.cast::<libc::ucontext_t>()).uc_mcontext.gregs };
+        registers[libc::REG_RIP as usize] += 2;
+        registers[libc::REG_RAX as usize] = -1;
+    }
+    const COMPAT_GETPID: i32 = 20;
+    let result: i32;
+    // SAFETY: system calls on this process alone; what `int $0x80` may change is named, and the handler steps over it.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = skip as *const () as usize;
+        action.sa_flags = libc::SA_SIGINFO;
+        let mask = !(1u64 << (libc::SIGSEGV - 1));
+        if libc::sigaction(libc::SIGSEGV, &raw const action, std::ptr::null_mut()) != 0
+            || libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, &raw const mask, 0, 8) != 0
+        {
+            return false;
+        }
+        std::arch::asm!(
+            "int 0x80",
+            inlateout("eax") COMPAT_GETPID => result,
+            out("r8") _, out("r9") _, out("r10") _, out("r11") _,
+        );
+    }
+    result > 0
 }

@@ -329,6 +329,9 @@ global_asm!(
     "test rax, rax",
     "jnz .Lqs_die",
     // Its descriptor, by the only way there is to set one. Where that fails, patched calls of this thread trap.
+    "movabs rax, {COMPAT_CALLS}",
+    "cmp byte ptr [rax], 0",
+    "je 9f",
     "mov rbx, r12",
     "movabs rax, {AREAS}",
     "sub rbx, rax",
@@ -711,6 +714,7 @@ global_asm!(
     DESCRIPTORS_COUNT = const DESCRIPTORS_COUNT,
     DESCRIPTOR_LEN = const DESCRIPTOR_LEN,
     SELECTOR = const SELECTOR,
+    COMPAT_CALLS = const CONSTANTS + constants::COMPAT_CALLS as u64,
     COMPAT_SET_THREAD_AREA = const filter::COMPAT_SET_THREAD_AREA,
     AREA_SHIFT = const AREA_LEN.trailing_zeros(),
     ANSWER_INDEX = const CONSTANTS + constants::ANSWER_INDEX as u64,

@@ -433,8 +433,10 @@ impl Container {
             }
             files.install(file, FdFlags::empty(), 0, 3)?;
         }
-        let number = |fd| files.get(crate::syscalls::Fd(fd)).map_or(0, |file| file.id);
-        self.set_stdio([number(0), number(1), number(2)]);
+        let file = |fd| files.get(crate::syscalls::Fd(fd));
+        if let (Ok(input), Ok(output), Ok(error)) = (file(0), file(1), file(2)) {
+            self.set_stdio([&input, &output, &error]);
+        }
         Ok(shared.and_then(|file| file.ops_as::<crate::fs::host::HostTty>().map(|tty| tty.terminal_id())))
     }
 

@@ -220,6 +220,10 @@ pub struct Container {
     stdio: std::sync::OnceLock<[u64; 3]>,
     /// The first devpts that was mounted: where `/dev/ptmx` outside of any devpts leads.
     devpts: std::sync::OnceLock<Arc<DevPts>>,
+    /// The moment that is watched for, where one is.
+    pub(crate) entry: std::sync::OnceLock<crate::entry::Watch>,
+    /// The Lambda Runtime API, where it is served.
+    runtime_api: std::sync::OnceLock<Arc<crate::net::lambda::RuntimeApi>>,
 }
 
 #[derive(Debug)]
@@ -245,6 +249,8 @@ impl Container {
             initial_fs,
             stdio: std::sync::OnceLock::new(),
             devpts: std::sync::OnceLock::new(),
+            entry: std::sync::OnceLock::new(),
+            runtime_api: std::sync::OnceLock::new(),
         });
         let mut containers = kernel.containers.lock();
         containers.retain(|c| c.strong_count() > 0);
@@ -261,8 +267,20 @@ impl Container {
         self.stdio.get().copied().unwrap_or_default()
     }
     /// Those of the first process count.
-    pub(crate) fn set_stdio(&self, files: [u64; 3]) {
-        let _ = self.stdio.set(files);
+    pub(crate) fn set_stdio(&self, files: [&crate::vfs::OpenFile; 3]) {
+        if self.stdio.set(files.map(|file| file.id)).is_ok()
+            && let Some(entry) = self.entry()
+        {
+            entry.set_streams(files[1], files[2]);
+        }
+    }
+    /// The Lambda Runtime API that is served to the container's programs.
+    pub fn runtime_api(&self) -> Option<&Arc<crate::net::lambda::RuntimeApi>> {
+        self.runtime_api.get()
+    }
+    /// Serves the Lambda Runtime API to the container's programs. False where one is served already.
+    pub fn serve_runtime_api(&self, api: Arc<crate::net::lambda::RuntimeApi>) -> bool {
+        self.runtime_api.set(api).is_ok()
     }
     pub fn devpts(&self) -> Option<Arc<DevPts>> {
         self.devpts.get().cloned()

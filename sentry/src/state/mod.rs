@@ -10,6 +10,7 @@
 //! - An image is hostile: a restore trusts no number in it, and fails with an error that says which record was wrong.
 
 mod identity;
+mod lambda;
 pub mod memory;
 pub mod records;
 pub mod restore;

@@ -18,6 +18,7 @@ use crate::fs::signalfd::SignalFd;
 use crate::fs::timerfd::{self, TimerFd};
 use crate::kernel::Container;
 use crate::net::host::{self, DeadSocket, HostSocket};
+use crate::net::lambda::socket::ApiSocket;
 use crate::net::socket::{SocketFile, SocketOps};
 use crate::net::unix::{self, UnixSocket};
 use crate::syscalls::SyscallError;
@@ -52,7 +53,7 @@ impl<'a> Files<'a> {
         let import = |fd| crate::fs::host::import(&container.kernel, fd).map_err(RestoreError::Stdio);
         let [input, output, error] = stdio;
         let stdio = [import(input)?, import(output)?, import(error)?];
-        container.set_stdio([stdio[0].id, stdio[1].id, stdio[2].id]);
+        container.set_stdio([&stdio[0], &stdio[1], &stdio[2]]);
         Ok(Files {
             container,
             image,
@@ -147,9 +148,16 @@ impl<'a> Files<'a> {
                     true => {
                         Arc::new(DeadSocket::new(socket.family, socket.local.clone().unwrap_or_default()))
                     }
-                    false => self.inet(socket)?,
+                    false => crate::net::lambda::socket::wrap(self.task, self.inet(socket)?),
                 };
                 Ok(self.socket(ops, flags, timeouts))
+            }
+            FileBody::Lambda { connection, socket, timeouts } => {
+                let host = self.inet(socket)?;
+                let api = self.container.runtime_api().cloned();
+                let socket = api.and_then(|api| ApiSocket::restored(api, host, *connection));
+                let socket = socket.ok_or_else(|| wrong("its connection to the Runtime API"))?;
+                Ok(self.socket(Arc::new(socket), flags, timeouts))
             }
         }
     }

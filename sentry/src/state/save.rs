@@ -84,11 +84,18 @@ impl Container {
             unnamed: BTreeMap::new(),
             shared: BTreeMap::new(),
         };
+        let api = self.runtime_api();
+        // What comes from outside meanwhile comes after the checkpoint.
+        let _frozen = api.map(|api| super::lambda::Frozen::new(api));
         saver.refuse_namespaces()?;
         saver.processes()?;
         // Pages go in the order of their spaces: memory first, then files.
         saver.pages()?;
         saver.trees()?;
+        if let Some(api) = api {
+            let bytes = rkyv::to_bytes::<rancor::Error>(&super::lambda::record(api))?;
+            saver.sink.value(rec::LAMBDA, &bytes)?;
+        }
         saver.sandbox()?;
         Ok(saver.saved)
     }

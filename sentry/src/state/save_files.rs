@@ -11,7 +11,8 @@ use crate::fs::pipe::PipeFile;
 use crate::fs::signalfd::SignalFd;
 use crate::fs::timerfd::TimerFd;
 use crate::net::host::HostSocket;
-use crate::net::socket::SocketFile;
+use crate::net::lambda::socket::ApiSocket;
+use crate::net::socket::{SocketFile, SocketOps};
 use crate::net::unix::UnixSocket;
 use crate::vfs::locks::LockOwner;
 use crate::vfs::{FileKind, OpenFile, OpenFlags};
@@ -119,6 +120,18 @@ impl Saver<'_> {
             };
             return Ok(FileBody::Inet { socket, timeouts });
         }
+        if let Some(api) = ops.downcast_ref::<ApiSocket>() {
+            let socket = self.inet(&**api.host(), what)?;
+            return Ok(match api.connection() {
+                Some(connection) => FileBody::Lambda { connection, socket, timeouts },
+                None => FileBody::Inet { socket, timeouts },
+            });
+        }
+        Ok(FileBody::Inet { socket: self.inet(&*file.ops, what)?, timeouts })
+    }
+
+    fn inet(&self, ops: &dyn SocketOps, what: &str) -> Result<rec::Inet, SaveError> {
+        let ops: &dyn std::any::Any = ops;
         let Some(socket) = ops.downcast_ref::<HostSocket>() else {
             return unsupported(format!("{what} is a netlink socket"));
         };
@@ -126,7 +139,7 @@ impl Saver<'_> {
         if saved.reset && self.options.refuse_connections {
             return unsupported(format!("{what} is a TCP connection"));
         }
-        let socket = rec::Inet {
+        Ok(rec::Inet {
             family: saved.family,
             kind: saved.kind,
             protocol: saved.protocol,
@@ -135,8 +148,7 @@ impl Saver<'_> {
             remote: saved.remote,
             reset: saved.reset,
             options: saved.options,
-        };
-        Ok(FileBody::Inet { socket, timeouts })
+        })
     }
 
     /// A Unix socket and, with it, its peer.

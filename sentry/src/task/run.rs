@@ -161,6 +161,7 @@ impl CurrentTask {
         if let Err(SyscallError::Blocked(blocked)) = result {
             let start = Instant::now();
             self.cpu.waits.fetch_add(1, Ordering::Relaxed);
+            crate::entry::waits(self, number, &args);
             result = self.block(number, &args, *blocked);
             waited = start.elapsed();
         }

@@ -186,6 +186,28 @@ impl Plan<'_> {
     }
 }
 
+impl Launched {
+    /// Runs the program of a sandbox that was made without that.
+    pub fn start(&mut self) -> Result<()> {
+        start(&mut self.container)
+    }
+}
+
+/// Runs the program of a container that was created.
+pub fn start(container: &mut Container) -> Result<()> {
+    // First what may fail without harm.
+    container.state.started = true;
+    container.save()?;
+    let started = control::call(&container.control_socket(), &Request::Start).and_then(Response::done);
+    if let Err(e) = started {
+        container.state.started = false;
+        container.save()?;
+        return Err(e);
+    }
+    hooks::run_lenient("poststart", &container.state.hooks.poststart, &container.state.to_oci());
+    Ok(())
+}
+
 /// The annotation that names the image to go on from.
 const IMAGE_ANNOTATION: &str = "dev.quicksand.image";
 

@@ -312,14 +312,18 @@ mod tests {
     fn what_makes_no_sense_is_refused() {
         let wrong = |bytes: &[u8]| all(bytes, 7).unwrap_err();
         assert_eq!(wrong(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"), Wrong::Malformed);
-        assert_eq!(wrong(b"GET / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n"), Wrong::Malformed);
+        assert_eq!(
+            wrong(b"GET / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n"),
+            Wrong::Malformed
+        );
         assert_eq!(wrong(b"GET / HTTP/1.1\r\nContent-Length: -1\r\n\r\n"), Wrong::Malformed);
         assert_eq!(wrong(b"GET / HTTP/1.1\r\nContent-Length: 6291457\r\n\r\n"), Wrong::BodyTooLarge);
         let digits = [b"GET / HTTP/1.1\r\nContent-Length: ", &[b'9'; 100][..], b"\r\n\r\n"].concat();
         assert_eq!(wrong(&digits), Wrong::BodyTooLarge);
         let both = b"GET / HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n";
         assert_eq!(wrong(both), Wrong::Malformed);
-        let chunks = |size: &str| format!("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n{size}\r\nabcd");
+        let chunks =
+            |size: &str| format!("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n{size}\r\nabcd");
         assert_eq!(wrong(chunks("2").as_bytes()), Wrong::Malformed);
         assert_eq!(wrong(chunks("ffffffffffffffff").as_bytes()), Wrong::BodyTooLarge);
         assert_eq!(wrong(chunks("fffffffffffffffffff").as_bytes()), Wrong::BodyTooLarge);

@@ -40,7 +40,10 @@ const MAX_BEHIND: usize = 64 << 10;
 pub enum Outcome {
     Response(Vec<u8>),
     /// The function failed, and said so: the error's type, and its description in JSON.
-    Error { kind: String, body: Vec<u8> },
+    Error {
+        kind: String,
+        body: Vec<u8>,
+    },
 }
 
 /// Is told the outcome, once. Called with nothing locked.
@@ -347,9 +350,7 @@ fn handle(state: &mut State, id: u64, request: Request, watch: Option<&Watch>, e
                     effects.outcomes.extend(on_outcome.map(|on_outcome| (on_outcome, outcome)));
                     ("202 Accepted", ACCEPTED.to_owned())
                 }
-                None => {
-                    ("400 Bad Request", error_body("InvalidRequestID", "there is no such request"))
-                }
+                None => ("400 Bad Request", error_body("InvalidRequestID", "there is no such request")),
             }
         }
         Route::InitError => {

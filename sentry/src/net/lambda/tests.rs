@@ -132,7 +132,8 @@ fn a_response_that_is_too_long_is_told_to_both_sides() {
 fn what_expects_is_told_to_go_on_once() {
     let api = api();
     let client = api.connect();
-    let head = "POST /2018-06-01/runtime/init/error HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n";
+    let head =
+        "POST /2018-06-01/runtime/init/error HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n";
     api.says(client, head);
     assert_eq!(api.hears(client), "HTTP/1.1 100 Continue\r\n\r\n");
     api.says(client, "{");
@@ -209,9 +210,23 @@ fn any_bytes_are_survived() {
         (seed >> 33) as usize
     };
     let pieces = [
-        NEXT, "POST ", "/2018-06-01/runtime/", "invocation/", "x/response", " HTTP/1.1\r\n", "\r\n",
-        "Content-Length: ", "5", "0", "Transfer-Encoding: chunked\r\n", "1\r\na\r\n", "0\r\n\r\n", "\0", "é",
-        "Expect: 100-continue\r\n", "Connection: close\r\n",
+        NEXT,
+        "POST ",
+        "/2018-06-01/runtime/",
+        "invocation/",
+        "x/response",
+        " HTTP/1.1\r\n",
+        "\r\n",
+        "Content-Length: ",
+        "5",
+        "0",
+        "Transfer-Encoding: chunked\r\n",
+        "1\r\na\r\n",
+        "0\r\n\r\n",
+        "\0",
+        "é",
+        "Expect: 100-continue\r\n",
+        "Connection: close\r\n",
     ];
     for _ in 0..300 {
         let api = api();

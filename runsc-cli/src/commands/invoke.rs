@@ -62,6 +62,10 @@ fn invoke(socket: &Path, event: &[u8], timeout: Duration) -> Result<u8> {
     match error {
         None => Ok(0),
         Some(kind) => {
+            // Some clients say it in the description only.
+            let described = serde_json::from_slice::<serde_json::Value>(&body).ok();
+            let described = described.as_ref().and_then(|body| body["errorType"].as_str());
+            let kind = described.filter(|_| kind == "Runtime.Unknown").unwrap_or(&kind);
             crate::log::failure(&format!("the function failed: {kind}"));
             Ok(FUNCTION_FAILED)
         }

@@ -4,6 +4,7 @@ mod bad_input;
 mod console;
 mod container;
 mod engines;
+mod entry;
 mod hostile;
 mod hostile_guest;
 mod lifecycle;
@@ -113,6 +114,7 @@ fn containers(sandbox: &Sandbox, filter: Option<&str>) -> Result<Tally> {
     let checks: Vec<container::Check> = [
         lifecycle::CHECKS,
         restore::CHECKS,
+        entry::CHECKS,
         bad_input::CHECKS,
         hostile::CHECKS,
         hostile_guest::CHECKS,

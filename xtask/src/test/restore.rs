@@ -55,11 +55,11 @@ echo "pid $$"
 const EXPECTED: &str = "kept\nkept\nkept\n600 2\nlarge\n306200\nchanged\nremoved\nnew\ntrapped\n20000\n/tmp/dir\n0027\nsleeper 143\nclock\nfifo\npid 1\n";
 
 /// A container that has printed `ready`, and where its parts are.
-struct Ready {
-    bundle: PathBuf,
-    shared: PathBuf,
-    image: PathBuf,
-    output: PathBuf,
+pub(super) struct Ready {
+    pub(super) bundle: PathBuf,
+    pub(super) shared: PathBuf,
+    pub(super) image: PathBuf,
+    pub(super) output: PathBuf,
 }
 
 impl Ready {
@@ -69,7 +69,7 @@ impl Ready {
     }
 }
 
-fn bundle(runtime: &Runtime, argv: &[&str], root: &Path) -> Result<Ready> {
+pub(super) fn bundle(runtime: &Runtime, argv: &[&str], root: &Path) -> Result<Ready> {
     let dir = runtime.scratch()?;
     let shared = dir.join("shared");
     fs::create_dir(&shared)?;
@@ -119,13 +119,13 @@ fn checkpoint(runtime: &Runtime, ready: &Ready, flags: &[&str]) -> Result<()> {
 }
 
 /// The container ended with its checkpoint.
-fn gone(runtime: &Runtime) -> Result<()> {
+pub(super) fn gone(runtime: &Runtime) -> Result<()> {
     wait_for_status(runtime, "test", "stopped")?;
     runtime.ok(&["delete", "test"]).map(|_| ())
 }
 
 /// Restores the image and lets it go on; what it prints then.
-fn restore(runtime: &Runtime, ready: &Ready, id: &str) -> Result<String> {
+pub(super) fn restore(runtime: &Runtime, ready: &Ready, id: &str) -> Result<String> {
     fs::write(ready.shared.join("go"), "")?;
     let (image, bundle) = (ready.image.to_string_lossy(), ready.bundle.to_string_lossy());
     let printed = runtime.ok(&["restore", "--image-path", &image, "--bundle", &bundle, id])?;
@@ -133,7 +133,7 @@ fn restore(runtime: &Runtime, ready: &Ready, id: &str) -> Result<String> {
     Ok(printed)
 }
 
-fn clean_root(runtime: &Runtime) {
+pub(super) fn clean_root(runtime: &Runtime) {
     // Mount points that a runtime makes in a root of ours do not stay.
     let _not_there = fs::remove_dir(runtime.root.join("shared"));
 }

@@ -280,16 +280,18 @@ pub struct EventArgs {
 /// Hand an event to a Lambda function and print its response
 ///
 /// The container has the Lambda Runtime API: it was started with `--checkpoint-at=lambda-next`, or restored from an image of
-/// one. The event is read from standard input. Where the function reports an error, that is printed instead, and the exit
-/// code is 1.
+/// one. Where the function reports an error, that is printed instead, and the exit code is 1.
 #[derive(Args, Debug)]
-#[command(after_help = "Example:\n  echo '{\"name\": \"x\"}' | quicksand invoke web-1")]
+#[command(after_help = "Example:\n  echo '{\"name\": \"x\"}' | quicksand invoke hello-1")]
 pub struct InvokeArgs {
     /// How long the function may take, as it is told; a response that comes later is lost
     #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "900")]
     pub timeout: Duration,
     /// The container
     pub id: String,
+    /// The event; `-` is standard input
+    #[arg(value_name = "FILE", default_value = "-")]
+    pub event: PathBuf,
 }
 
 /// Run the program of a container that was created

@@ -216,8 +216,8 @@ pub struct Container {
     pub(crate) ipc: crate::ipc::IpcNamespace,
     names: Mutex<Names>,
     initial_fs: Arc<FsInfo>,
-    /// The open files that its first process was given as standard streams, by their numbers.
-    stdio: std::sync::OnceLock<[u64; 3]>,
+    /// The open files that its first process was given as standard streams, and their inodes, by their numbers.
+    stdio: std::sync::OnceLock<[(u64, u64); 3]>,
     /// The first devpts that was mounted: where `/dev/ptmx` outside of any devpts leads.
     devpts: std::sync::OnceLock<Arc<DevPts>>,
     /// The moment that is watched for, where one is.
@@ -262,13 +262,15 @@ impl Container {
     pub fn initial_fs(&self) -> Arc<FsInfo> {
         self.initial_fs.clone()
     }
-    /// The numbers of the open files that its first process was given as standard streams.
-    pub(crate) fn stdio(&self) -> [u64; 3] {
-        self.stdio.get().copied().unwrap_or_default()
+    /// Which of the standard streams that its first process was given a file is, or leads to (`/dev/stdout`).
+    pub(crate) fn stdio_number(&self, file: &crate::vfs::OpenFile) -> Option<usize> {
+        let stdio = self.stdio.get()?;
+        let by = |is: &dyn Fn(&(u64, u64)) -> bool| stdio.iter().position(is);
+        by(&|(id, _)| *id == file.id).or_else(|| by(&|(_, inode)| *inode == file.inode.id))
     }
     /// Those of the first process count.
     pub(crate) fn set_stdio(&self, files: [&crate::vfs::OpenFile; 3]) {
-        if self.stdio.set(files.map(|file| file.id)).is_ok()
+        if self.stdio.set(files.map(|file| (file.id, file.inode.id))).is_ok()
             && let Some(entry) = self.entry()
         {
             entry.set_streams(files[1], files[2]);

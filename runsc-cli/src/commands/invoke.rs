@@ -23,7 +23,7 @@ pub fn run(global: &Global, args: &InvokeArgs) -> Result<u8> {
     if status != Status::Running {
         fail!("container {:?} is {}, not running", args.id, status.name());
     }
-    invoke(&state::control_socket(&root, &args.id), &read_event(Path::new("-"))?, args.timeout)
+    invoke(&state::control_socket(&root, &args.id), &read_event(&args.event)?, args.timeout)
 }
 
 /// The event in a file; `-` is standard input.

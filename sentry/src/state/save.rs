@@ -367,8 +367,7 @@ impl Saver<'_> {
     }
 
     pub(super) fn stdio_number(&self, file: &OpenFile) -> Option<u8> {
-        let position = self.container.stdio().iter().position(|id| *id == file.id)?;
-        u8::try_from(position).ok()
+        u8::try_from(self.container.stdio_number(file)?).ok()
     }
 }
 

@@ -293,6 +293,17 @@ fn runtime_client() -> Result<PathBuf> {
         ]);
         pip.args(["--no-compile", "--target"]).arg(&fresh).arg(format!("awslambdaric=={VERSION}"));
         process::show(&mut pip, Duration::from_secs(300)).context("installing awslambdaric from PyPI")?;
+        // What its native part needs and a small root file system has not.
+        fs::create_dir(fresh.join("lib"))?;
+        let native = fs::read_dir(&fresh)?.filter_map(|entry| Some(entry.ok()?.path()));
+        for native in native.filter(|path| path.extension().is_some_and(|extension| extension == "so")) {
+            for library in rootfs::shared_libraries(&native)? {
+                let name = library.file_name().unwrap_or_default().to_owned();
+                if ["libstdc++", "libgcc_s"].iter().any(|part| name.to_string_lossy().starts_with(part)) {
+                    fs::copy(&library, fresh.join("lib").join(name))?;
+                }
+            }
+        }
         fs::rename(&fresh, &dir)?;
     }
     Ok(dir)
@@ -308,7 +319,11 @@ fn function(runtime: &Runtime) -> Result<Ready> {
     let mut spec: Value = serde_json::from_slice(&fs::read(&config)?)?;
     spec["process"]["cwd"] = "/shared".into();
     let env = spec["process"]["env"].as_array_mut().context("process.env")?;
-    env.extend(["PYTHONPATH=/packages".into(), "AWS_LAMBDA_FUNCTION_NAME=tested".into()]);
+    env.extend([
+        "PYTHONPATH=/packages".into(),
+        "LD_LIBRARY_PATH=/packages/lib".into(),
+        "AWS_LAMBDA_FUNCTION_NAME=tested".into(),
+    ]);
     let mount =
         json!({ "destination": "/packages", "type": "bind", "source": packages, "options": ["rbind", "ro"] });
     spec["mounts"].as_array_mut().context("mounts")?.push(mount);
@@ -316,13 +331,12 @@ fn function(runtime: &Runtime) -> Result<Ready> {
     Ok(ready)
 }
 
-/// `invoke` of a container, with an event on its standard input.
+/// `invoke` of a container.
 fn invoke(runtime: &Runtime, flags: &[&str], id: &str, event: &Value) -> Result<Captured> {
     let file = runtime.state_folder().with_file_name("event.json");
     fs::write(&file, event.to_string())?;
-    let mut command = runtime.command();
-    command.arg("invoke").args(flags).arg(id).stdin(fs::File::open(&file)?);
-    process::capture(&mut command, LIMIT)
+    let file = file.to_string_lossy();
+    runtime.call(&[&["invoke"], flags, &[id, &file]].concat())
 }
 
 fn lambda(runtime: &Runtime) -> Result<()> {
@@ -391,6 +405,7 @@ fn lambda(runtime: &Runtime) -> Result<()> {
     let mut waiting = runtime.command();
     let file = runtime.state_folder().with_file_name("event.json");
     fs::write(&file, json!({ "sleep": 2 }).to_string())?;
+    // As it is without a name.
     waiting.args(["invoke", "test"]).stdin(fs::File::open(&file)?);
     let mut waiting = spawned(waiting, &ready)?;
     std::thread::sleep(Duration::from_millis(500));
@@ -426,8 +441,12 @@ fn lambda(runtime: &Runtime) -> Result<()> {
 
 fn lambda_api(runtime: &Runtime) -> Result<()> {
     let ready = python(runtime, "api.py", &[])?;
-    let done = take(runtime, &ready, "lambda-next", &["--leave-running", "--detach"])?;
-    ended_with(&done, 0, "tried\n")?;
+    let flags = ["--leave-running", "--detach"];
+    let mut child = spawned(command(runtime, &ready, "lambda-next", &flags), &ready)?;
+    let status = process::wait_until(&mut child, Instant::now() + LIMIT)?;
+    let said = || fs::read_to_string(ready.output.with_extension("err")).unwrap_or_default();
+    ensure!(status.is_some_and(|status| status.success()), "{status:?}: {}", said());
+    printed(&ready, "tried\nrestored\n")?;
     let echo = |id: &str| -> Result<()> {
         for text in ["first", "second"] {
             let event = json!({ "text": text });

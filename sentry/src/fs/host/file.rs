@@ -207,6 +207,9 @@ impl FileOps for HostFile {
     fn is_stream(&self) -> bool {
         matches!(self.shared.kind, FileKind::Fifo | FileKind::Socket)
     }
+    fn writes_all(&self) -> bool {
+        self.is_stream()
+    }
 
     fn seek(&self, file: &OpenFile, from: SeekFrom) -> Result<u64, Errno> {
         if self.is_stream() {

@@ -229,6 +229,9 @@ impl FileOps for HostTty {
     fn is_stream(&self) -> bool {
         true
     }
+    fn writes_all(&self) -> bool {
+        true
+    }
     fn poll(&self, _: &OpenFile, _: &CurrentTask) -> Events {
         self.shared().ready()
     }

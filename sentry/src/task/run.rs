@@ -241,6 +241,10 @@ impl CurrentTask {
             }
             if work.contains(Work::QUIESCE) {
                 self.quiesce(Whereabouts::In { number, args: *args, blocked });
+                // What ends with its checkpoint does nothing more: its image will.
+                if self.has_work(Work::KILL) {
+                    return WakeReason::Interrupted;
+                }
                 // The wake that led here may have stood for an event as well.
                 return WakeReason::Event;
             }

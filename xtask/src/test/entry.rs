@@ -10,7 +10,7 @@ use crate::setup;
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -294,12 +294,13 @@ fn runtime_client() -> Result<PathBuf> {
         pip.args(["--no-compile", "--target"]).arg(&fresh).arg(format!("awslambdaric=={VERSION}"));
         process::show(&mut pip, Duration::from_secs(300)).context("installing awslambdaric from PyPI")?;
         // What its native part needs and a small root file system has not.
+        let root = rootfs::cached(Kind::Python)?;
         fs::create_dir(fresh.join("lib"))?;
         let native = fs::read_dir(&fresh)?.filter_map(|entry| Some(entry.ok()?.path()));
         for native in native.filter(|path| path.extension().is_some_and(|extension| extension == "so")) {
             for library in rootfs::shared_libraries(&native)? {
-                let name = library.file_name().unwrap_or_default().to_owned();
-                if ["libstdc++", "libgcc_s"].iter().any(|part| name.to_string_lossy().starts_with(part)) {
+                let name = library.file_name().unwrap_or_default();
+                if !root.join(library.strip_prefix("/").unwrap_or(&library)).exists() {
                     fs::copy(&library, fresh.join("lib").join(name))?;
                 }
             }
@@ -337,6 +338,17 @@ fn invoke(runtime: &Runtime, flags: &[&str], id: &str, event: &Value) -> Result<
     fs::write(&file, event.to_string())?;
     let file = file.to_string_lossy();
     runtime.call(&[&["invoke"], flags, &[id, &file]].concat())
+}
+
+/// `restore --detach`, with output that somebody takes for as long as it comes.
+fn restore_detached(runtime: &Runtime, ready: &Ready, image: &Path, id: &str) -> Result<()> {
+    let mut command = runtime.command();
+    command.args(["restore", "--detach", "--image-path"]).arg(image).arg("--bundle").arg(&ready.bundle);
+    command.arg(id).stdin(Stdio::null());
+    let status = process::wait_until(&mut spawned(command, ready)?, Instant::now() + LIMIT)?;
+    let said = || fs::read_to_string(ready.output.with_extension("err")).unwrap_or_default();
+    ensure!(status.is_some_and(|status| status.success()), "{status:?}: {}", said());
+    Ok(())
 }
 
 fn lambda(runtime: &Runtime) -> Result<()> {
@@ -379,15 +391,7 @@ fn lambda(runtime: &Runtime) -> Result<()> {
     );
 
     // Several events to one copy.
-    runtime.ok(&[
-        "restore",
-        "--detach",
-        "--image-path",
-        &ready.image.to_string_lossy(),
-        "--bundle",
-        &ready.bundle.to_string_lossy(),
-        "test",
-    ])?;
+    restore_detached(runtime, &ready, &ready.image, "test")?;
     for count in 1..=3 {
         answered(&invoke(runtime, &[], "test", &json!({ "text": "12345" }))?, count)?;
     }
@@ -413,15 +417,7 @@ fn lambda(runtime: &Runtime) -> Result<()> {
     let status = process::wait_until(&mut waiting, Instant::now() + LIMIT)?;
     ensure!(status.and_then(|s| s.code()) == Some(128), "{status:?}");
     gone(runtime)?;
-    runtime.ok(&[
-        "restore",
-        "--detach",
-        "--image-path",
-        &second.to_string_lossy(),
-        "--bundle",
-        &ready.bundle.to_string_lossy(),
-        "test",
-    ])?;
+    restore_detached(runtime, &ready, &second, "test")?;
     ensure!(invoke(runtime, &[], "test", &json!({}))?.stdout_text().contains("\"count\": 9"), "the ninth");
     // Too long a response is told, whatever becomes of the function.
     let long = invoke(runtime, &[], "test", &json!({ "size": 7 << 20 }))?;
@@ -455,9 +451,7 @@ fn lambda_api(runtime: &Runtime) -> Result<()> {
         runtime.ok(&["delete", "--force", id]).map(|_| ())
     };
     echo("test").context("the original")?;
-    let image = ready.image.to_string_lossy().into_owned();
-    let bundle = ready.bundle.to_string_lossy().into_owned();
-    runtime.ok(&["restore", "--detach", "--image-path", &image, "--bundle", &bundle, "copy"])?;
+    restore_detached(runtime, &ready, &ready.image, "copy")?;
     echo("copy").context("the copy")?;
     // A container without it.
     let plain = shell(runtime, "sleep 1000")?;

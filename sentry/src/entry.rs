@@ -39,7 +39,10 @@ pub enum EntryPoint {
 }
 
 /// Says of a line, without its end, whether it is the one.
-pub struct LineMatcher(pub Box<dyn Fn(&[u8]) -> bool + Send + Sync>);
+type IsWanted = dyn Fn(&[u8]) -> bool + Send + Sync;
+
+/// Looks at lines.
+pub struct LineMatcher(pub Box<IsWanted>);
 
 impl fmt::Debug for LineMatcher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

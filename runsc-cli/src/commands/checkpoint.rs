@@ -9,13 +9,15 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Instant;
 
-use quicksand_checkpoint::{ImageSpec, ImageWriter};
+use quicksand_checkpoint::{ImageSpec, ImageWriter, Versions};
+use quicksand_sentry::state::records::VERSION;
 
 use crate::cli::{CheckpointArgs, Compression, Global, Tcp};
 use crate::control::{self, Request, Response, Target};
 use crate::error::{Context, Error, Result};
 use crate::fail;
 use crate::image_stream;
+use crate::launch::{features, page_size};
 use crate::state::{Container, Status};
 
 pub fn run(global: &Global, args: &CheckpointArgs) -> Result<u8> {
@@ -90,7 +92,14 @@ fn create(path: &Path, how: How, id: &str, bundle: &Path) -> Result<ImageWriter>
     }
     // An empty directory stands for none: engines make one.
     let _ = fs::remove_dir(path);
-    let mut spec = ImageSpec { encoding: super::image::encoding(how.compression), ..ImageSpec::default() };
+    // The sandbox runs on this processor as well.
+    let mut spec = ImageSpec {
+        versions: Versions { records: VERSION, platform: 0 },
+        page_size: page_size(),
+        features: features(),
+        encoding: super::image::encoding(how.compression),
+        ..ImageSpec::default()
+    };
     spec.annotations.insert("dev.quicksand.container".into(), id.into());
     spec.annotations.insert("dev.quicksand.bundle".into(), bundle.display().to_string());
     let mut writer = ImageWriter::create(path, spec).context(format!("the image {}", path.display()))?;

@@ -490,7 +490,8 @@ fn of_another_machine(runtime: &Runtime) -> Result<()> {
         writer.layer().add_parent(extent.space, extent.start_page, extent.pages)?;
     }
     writer.finish()?;
-    let elsewhere = ready.image.with_file_name("elsewhere");
+    // A parent beside its child is found by any name.
+    let elsewhere = ready.shared.with_file_name("elsewhere");
     fs::rename(&ready.image, &elsewhere)?;
     let image = child.to_string_lossy().into_owned();
     runtime.fails_clearly(&["restore", "--image-path", &image, "--bundle", &bundle, "copy"], "parent")?;

@@ -96,7 +96,7 @@ fn an_event_answers_the_poll_and_its_response_goes_back() {
 fn other_requests_are_answered_too() {
     let api = api();
     let client = api.connect();
-    let mut status = |text: &str| {
+    let status = |text: &str| {
         api.says(client, text);
         api.hears(client).lines().next().unwrap_or_default().to_owned()
     };

@@ -206,7 +206,9 @@ impl SystrapContext {
 
     /// Makes a thread that is in a patched call take a signal: then it has a frame.
     fn take_frame(&mut self) -> Result<(), PlatformError> {
-        let Some(Attached { stub, thread, runner, sentry_spin, .. }) = &mut self.attached else { return Ok(()) };
+        let Some(Attached { stub, thread, runner, sentry_spin, .. }) = &mut self.attached else {
+            return Ok(());
+        };
         if !thread.in_call {
             return Ok(());
         }

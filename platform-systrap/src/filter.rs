@@ -338,7 +338,7 @@ mod tests {
         assert!(ok(libc::SYS_clone, IMAGE + 0x100, [THREAD_FLAGS, 0]));
         assert!(ok(libc::SYS_clone, IMAGE + 0x100, [FORK_FLAGS, 0]));
         assert!(!ok(libc::SYS_clone, IMAGE + 0x100, [0, 0]));
-        let compat = |number, ip| run(&program, number, AUDIT_ARCH_I386, ip, [0, 0]) == RET_ALLOW;
+        let compat = |number, ip| run(&program, number, AUDIT_ARCH_I386, ip, &[0, 0]) == RET_ALLOW;
         assert!(compat(COMPAT_SET_THREAD_AREA, IMAGE + 0x200));
         assert!(!compat(COMPAT_SET_THREAD_AREA, IMAGE + 0x201) && !compat(1, IMAGE + 0x200));
         assert!(!compat(COMPAT_SET_THREAD_AREA, (IMAGE + 0x200) & 0xffff_ffff));

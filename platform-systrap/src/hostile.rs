@@ -19,8 +19,7 @@ fn calls_in_stub() -> Vec<u64> {
     (0..image.len() - 1).filter(|i| image[*i..*i + 2] == [0x0f, 0x05]).map(|i| IMAGE + i as u64).collect()
 }
 
-const ERRANDS: [libc::c_long; 4] =
-    [libc::SYS_munmap, libc::SYS_mmap, libc::SYS_madvise, libc::SYS_getrusage];
+const ERRANDS: [libc::c_long; 4] = [libc::SYS_munmap, libc::SYS_mmap, libc::SYS_madvise, libc::SYS_getrusage];
 const URETPROBE: u64 = 335;
 const UPROBE: u64 = 336;
 

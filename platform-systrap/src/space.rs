@@ -19,7 +19,8 @@ use quicksand_platform::{
 use crate::agent::{Failed, Operation};
 use crate::errand;
 use crate::layout::{
-    AREAS, BULK_LEN, BULK_OFFSET, RECEIVED_FD, SLOTS, STUB_END, STUB_START, TABLE, TABLE_LEN, agent, request, special,
+    AREAS, BULK_LEN, BULK_OFFSET, RECEIVED_FD, SLOTS, STUB_END, STUB_START, TABLE, TABLE_LEN, agent, request,
+    special,
 };
 use crate::memory;
 use crate::patch::{self, Candidate, JUMP_LEN, LOOK_BACK, Meaning, Patches};

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -114,8 +115,7 @@ pub enum Command {
     Do(DoArgs),
     Run(RunArgs),
     Create(CreateArgs),
-    /// Run the program of a container that was created
-    Start(IdArgs),
+    Start(StartArgs),
     /// Print a container's state as JSON: id, status (creating, created, running, paused, stopped), pid, bundle, annotations
     State(IdArgs),
     Exec(Box<ExecArgs>),
@@ -130,6 +130,7 @@ pub enum Command {
     Checkpoint(CheckpointArgs),
     Restore(RestoreArgs),
     Stats(StatsArgs),
+    Invoke(InvokeArgs),
     #[command(subcommand)]
     Image(ImageCommand),
     Delete(DeleteArgs),
@@ -162,18 +163,157 @@ pub struct DoArgs {
     /// Run as this user
     #[arg(long, value_name = "UID[:GID]")]
     pub user: Option<String>,
+    #[command(flatten)]
+    pub entry: EntryArgs,
+    /// Go on from this image, which `do` with the same --rootfs took, instead of starting a command
+    #[arg(long, value_name = "DIR", conflicts_with = "command")]
+    pub image: Option<PathBuf>,
+    #[command(flatten)]
+    pub event: EventArgs,
     /// The command and its arguments
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true, value_name = "CMD")]
+    #[arg(
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        required_unless_present = "image",
+        value_name = "CMD"
+    )]
     pub command: Vec<String>,
+}
+
+/// When an image is taken by itself, and how.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Checkpoint")]
+pub struct EntryArgs {
+    /// Take an image as soon as the program is ready, which is when: it listens on a stream socket for the first time
+    /// (`listen`); one of its threads waits for a connection for the first time (`accept`); it has written a line that
+    /// matches to standard output or error (`line:REGEX`); it asks for its first event as a Lambda function, by the Runtime
+    /// API that the sandbox serves then (`lambda-next`); it sends a signal, which is not delivered, or somebody else does
+    /// (`signal`: number 64, `signal:NAME`: another)
+    #[arg(long, value_name = "WHEN", requires = "entry_image")]
+    pub checkpoint_at: Option<At>,
+    /// The directory that becomes the image; it must not be there, or be empty
+    #[arg(id = "entry_image", long = "image-path", value_name = "DIR", requires = "checkpoint_at")]
+    pub image_path: Option<PathBuf>,
+    /// Let the container go on when the image is there; without, it ends, and so do we, with 0
+    #[arg(long, requires = "checkpoint_at")]
+    pub leave_running: bool,
+    /// How pages are stored: `none` (mapped as they lie), or `zstd` (smaller, and copied at a restore)
+    #[arg(long, value_enum, default_value = "none")]
+    pub compression: Compression,
+    /// What becomes of TCP connections: `reset` or `refuse`, as for `checkpoint`
+    #[arg(long, value_enum, default_value = "reset")]
+    pub tcp: Tcp,
+    /// Wait no longer than this for the moment [default: as long as the program runs]
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, requires = "checkpoint_at")]
+    pub checkpoint_timeout: Option<Duration>,
+}
+
+/// The moment at which an image is taken.
+#[derive(Clone, Debug)]
+pub enum At {
+    Listen,
+    Accept,
+    Line(regex::bytes::Regex),
+    LambdaNext,
+    Signal(i32),
+}
+
+impl std::str::FromStr for At {
+    type Err = String;
+    fn from_str(text: &str) -> std::result::Result<At, String> {
+        Ok(match text {
+            "listen" => At::Listen,
+            "accept" => At::Accept,
+            "lambda-next" => At::LambdaNext,
+            "signal" => At::Signal(64),
+            _ => {
+                if let Some(pattern) = text.strip_prefix("line:") {
+                    At::Line(regex::bytes::Regex::new(pattern).map_err(|e| e.to_string())?)
+                } else if let Some(name) = text.strip_prefix("signal:") {
+                    let signal = crate::commands::signal_by_name(name).map_err(|e| e.to_string())?;
+                    if [0, libc::SIGKILL, libc::SIGSTOP].contains(&signal) {
+                        return Err(format!("{name} cannot stand for anything else"));
+                    }
+                    At::Signal(signal)
+                } else {
+                    return Err(
+                        "it is one of listen, accept, line:REGEX, lambda-next, signal, signal:NAME".into()
+                    );
+                }
+            }
+        })
+    }
+}
+
+impl std::fmt::Display for At {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            At::Listen => f.write_str("listen"),
+            At::Accept => f.write_str("accept"),
+            At::Line(pattern) => write!(f, "line:{pattern}"),
+            At::LambdaNext => f.write_str("lambda-next"),
+            At::Signal(signal) => write!(f, "signal:{signal}"),
+        }
+    }
+}
+
+/// A span of time in seconds, with a fraction perhaps.
+fn seconds(text: &str) -> std::result::Result<Duration, String> {
+    let seconds = text.parse::<f64>().ok().and_then(|s| Duration::try_from_secs_f64(s).ok());
+    // A year is for ever, and can be added to any time.
+    let longest = Duration::from_secs(365 * 24 * 3600);
+    seconds.filter(|time| *time <= longest).ok_or_else(|| "a number of seconds is expected".into())
+}
+
+/// An event for a Lambda function, and how long it may take.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Lambda functions")]
+pub struct EventArgs {
+    /// Hand this event to the function, print its response, and end: the image was taken at `lambda-next`. `-` is standard
+    /// input. What the function prints goes to standard error
+    #[arg(long, value_name = "FILE")]
+    pub invoke: Option<PathBuf>,
+    /// How long the function may take, as it is told
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "900")]
+    pub invoke_timeout: Duration,
+}
+
+/// Hand an event to a Lambda function and print its response
+///
+/// The container has the Lambda Runtime API: it was started with `--checkpoint-at=lambda-next`, or restored from an image of
+/// one. Where the function reports an error, that is printed instead, and the exit code is 1.
+#[derive(Args, Debug)]
+#[command(after_help = "Example:\n  echo '{\"name\": \"x\"}' | quicksand invoke hello-1")]
+pub struct InvokeArgs {
+    /// How long the function may take, as it is told; a response that comes later is lost
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "900")]
+    pub timeout: Duration,
+    /// The container
+    pub id: String,
+    /// The event; `-` is standard input
+    #[arg(value_name = "FILE", default_value = "-")]
+    pub event: PathBuf,
+}
+
+/// Run the program of a container that was created
+///
+/// With --checkpoint-at, returns when the image is there.
+#[derive(Args, Debug)]
+pub struct StartArgs {
+    #[command(flatten)]
+    pub entry: EntryArgs,
+    /// The container
+    pub id: String,
 }
 
 /// Create a container, start it, wait for it and delete it
 ///
 /// Signals are passed on, standard streams are the container's, and its exit code is ours (128 + signal where one killed
-/// it). An error of our own exits with 128.
+/// it). An error of our own exits with 128. With --checkpoint-at an image is taken of the program when it is ready: the exit
+/// code is 0 then, and 124 where the program ended or the time was over before.
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Example:\n  mkdir -p bundle/rootfs/bin && cp /bin/busybox bundle/rootfs/bin/sh\n  quicksand spec --bundle bundle sh -c 'echo hello'\n  quicksand run --bundle bundle hello"
+    after_help = "Example:\n  mkdir -p bundle/rootfs/bin && cp /bin/busybox bundle/rootfs/bin/sh\n  quicksand spec --bundle bundle sh -c 'echo hello'\n  quicksand run --bundle bundle hello\n  quicksand run --bundle bundle --checkpoint-at=listen --image-path images/ready web"
 )]
 pub struct RunArgs {
     #[command(flatten)]
@@ -193,6 +333,10 @@ pub struct RunArgs {
     /// Of `restore`: whether to record the working set.
     #[arg(skip)]
     pub record: Option<bool>,
+    #[command(flatten)]
+    pub entry: EntryArgs,
+    #[command(flatten)]
+    pub event: EventArgs,
 }
 
 /// Store a running container in an image
@@ -276,14 +420,16 @@ pub enum ImageCommand {
     },
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Tcp {
+    #[default]
     Reset,
     Refuse,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Compression {
+    #[default]
     None,
     Zstd,
 }
@@ -316,6 +462,8 @@ pub struct RestoreArgs {
     /// When it runs, tell on standard error what that took: as a `table`, or as `json`
     #[arg(long, value_enum, num_args = 0..=1, require_equals = true, default_missing_value = "table", value_name = "FORMAT")]
     pub stats: Option<ListFormat>,
+    #[command(flatten)]
+    pub event: EventArgs,
     /// Accepted for compatibility with other runtimes: pages are always read when they are first touched
     #[arg(long, hide = true)]
     pub background: bool,

@@ -1,7 +1,8 @@
 //! Messages between the command line and a sandbox: JSON with a length before it, descriptors beside it.
 //!
 //! One connection carries one request. `Exec` keeps its connection: the sandbox answers `Started`, later `Exited`, and
-//! takes `Signal`s for the new process meanwhile; a connection that is closed early ends the process.
+//! takes `Signal`s for the new process meanwhile; a connection that is closed early ends the process. `Watch` keeps its
+//! connection for the checkpoint. The bytes of an event, and of a function's response, follow their messages as they are.
 //!
 //! Invariants: neither side trusts the other's lengths, and neither waits for the other while it holds a lock.
 
@@ -51,6 +52,23 @@ pub enum Request {
     Restored { first_response: bool },
     /// Answer when the container's init process has ended.
     Wait,
+    /// Before `Start`: when the program is ready, stop every process and say `Reached`. A `Checkpoint` comes next; where the
+    /// connection closes instead, everything goes on.
+    Watch { moment: Moment },
+    /// Hand an event of `len` bytes, which follow, to the function.
+    Invoke { len: u32, timeout_ms: u64 },
+}
+
+/// When a program is ready.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Moment {
+    Listen,
+    Accept,
+    /// A regular expression.
+    Line(String),
+    LambdaNext,
+    Signal(i32),
 }
 
 #[derive(Clone, Copy, Debug, Deserialize, Serialize)]
@@ -81,6 +99,13 @@ pub enum Response {
         objects: u64,
         pages: u64,
         zero_pages: u64,
+    },
+    /// What was watched for has come.
+    Reached,
+    /// The function's response, or its error, of `len` bytes, which follow.
+    Invoked {
+        error: Option<String>,
+        len: u32,
     },
 }
 
@@ -178,6 +203,21 @@ pub fn receive<T: serde::de::DeserializeOwned>(stream: &UnixStream) -> Result<Op
     stream.read_exact(&mut text).context(doing)?;
     let message = crate::spec::parse_json(&text, "control message")?;
     Ok(Some((message, fds)))
+}
+
+/// Sends the bytes that were announced.
+pub fn send_bytes(mut stream: &UnixStream, bytes: &[u8]) -> Result<()> {
+    stream.write_all(bytes).context("talking to the sandbox")
+}
+
+/// Receives the bytes that were announced: `len`, of which `most` are accepted.
+pub fn receive_bytes(mut stream: &UnixStream, len: u32, most: usize) -> Result<Vec<u8>> {
+    let doing = "talking to the sandbox";
+    let len = usize::try_from(len).ok().filter(|len| *len <= most);
+    let Some(len) = len else { fail!("{doing}: too many bytes") };
+    let mut bytes = vec![0; len];
+    stream.read_exact(&mut bytes).context(doing)?;
+    Ok(bytes)
 }
 
 /// Asks for one thing and waits for the answer.

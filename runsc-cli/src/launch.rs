@@ -12,8 +12,9 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use quicksand_checkpoint::Image;
+use quicksand_checkpoint::{ARCH_X86_64, FeatureWord, Host, Image};
 use quicksand_host::process::{Child, Namespaces, spawn};
+use quicksand_sentry::state::records::VERSION;
 use rustix::process::{Resource, WaitId, WaitIdOptions};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
@@ -202,6 +203,39 @@ impl Plan<'_> {
     }
 }
 
+impl Launched {
+    /// Runs the program of a sandbox that was made without that.
+    pub fn start(&mut self) -> Result<()> {
+        start(&mut self.container)
+    }
+}
+
+/// Runs the program of a container that was created.
+pub fn start(container: &mut Container) -> Result<()> {
+    // First what may fail without harm.
+    container.state.started = true;
+    container.save()?;
+    let started = control::call(&container.control_socket(), &Request::Start).and_then(Response::done);
+    if let Err(e) = started {
+        container.state.started = false;
+        container.save()?;
+        return Err(e);
+    }
+    hooks::run_lenient("poststart", &container.state.hooks.poststart, &container.state.to_oci());
+    Ok(())
+}
+
+/// What of this processor programs can use, as images name it.
+pub fn features() -> Vec<FeatureWord> {
+    let word = |(name, bits): (&str, u32)| FeatureWord { name: name.to_owned(), bits: bits.into() };
+    quicksand_host::cpu::features().into_iter().map(word).collect()
+}
+
+/// The size of the host's pages, and so of the guest's.
+pub fn page_size() -> u32 {
+    u32::try_from(rustix::param::page_size()).unwrap_or(0)
+}
+
 /// The annotation that names the image to go on from.
 const IMAGE_ANNOTATION: &str = "dev.quicksand.image";
 
@@ -211,7 +245,17 @@ impl Plan<'_> {
         let annotated = || self.spec.annotations.get(IMAGE_ANNOTATION).map(PathBuf::from);
         let Some(path) = self.image.clone().or_else(annotated) else { return Ok(None) };
         let path = fs::canonicalize(&path).context(format!("the image {}", path.display()))?;
-        let image = Image::open(&path).context(format!("the image {}", path.display()))?;
+        let doing = format!("the image {}", path.display());
+        let image = Image::open(&path).context(&doing)?;
+        let host = Host {
+            arch: ARCH_X86_64,
+            page_size: page_size(),
+            records_version: VERSION,
+            // Images hold nothing of a platform's own.
+            platform_version: None,
+            features: &features(),
+        };
+        image.check(&host).context(doing)?;
         Ok(Some((Arc::new(image), path)))
     }
 

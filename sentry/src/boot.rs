@@ -433,13 +433,13 @@ impl Container {
             }
             files.install(file, FdFlags::empty(), 0, 3)?;
         }
-        let number = |fd| files.get(crate::syscalls::Fd(fd)).map_or(0, |file| file.id);
+        let file = |fd| files.get(crate::syscalls::Fd(fd));
         let terminal_of = |fd| {
-            let file = files.get(crate::syscalls::Fd(fd)).ok()?;
+            let file = file(fd).ok()?;
             file.ops_as::<crate::fs::host::HostTty>().map(|tty| tty.terminal_id())
         };
         let console = (0..3).find_map(terminal_of);
-        self.set_stdio([number(0), number(1), number(2)], console);
+        self.set_stdio([0, 1, 2].map(|fd| file(fd).ok()), console);
         Ok(console.filter(|_| terminal))
     }
 

@@ -236,16 +236,20 @@ pub struct Container {
     pub(crate) ipc: crate::ipc::IpcNamespace,
     names: Mutex<Names>,
     initial_fs: Arc<FsInfo>,
-    /// The open files that its first process was given as standard streams, and its terminal, by their numbers.
+    /// The open files that its first process was given as standard streams, with their inodes, and its terminal, by their numbers.
     stdio: std::sync::OnceLock<Stdio>,
     /// The first devpts that was mounted: where `/dev/ptmx` outside of any devpts leads.
     devpts: std::sync::OnceLock<Arc<DevPts>>,
+    /// The moment that is watched for, where one is.
+    pub(crate) entry: std::sync::OnceLock<crate::entry::Watch>,
+    /// The Lambda Runtime API, where it is served.
+    runtime_api: std::sync::OnceLock<Arc<crate::net::lambda::RuntimeApi>>,
 }
 
 /// What a container's first process was given.
 #[derive(Debug)]
 struct Stdio {
-    files: [u64; 3],
+    files: [(u64, u64); 3],
     console: Option<u64>,
 }
 
@@ -272,6 +276,8 @@ impl Container {
             initial_fs,
             stdio: std::sync::OnceLock::new(),
             devpts: std::sync::OnceLock::new(),
+            entry: std::sync::OnceLock::new(),
+            runtime_api: std::sync::OnceLock::new(),
         });
         let mut containers = kernel.containers.lock();
         containers.retain(|c| c.strong_count() > 0);
@@ -283,17 +289,34 @@ impl Container {
     pub fn initial_fs(&self) -> Arc<FsInfo> {
         self.initial_fs.clone()
     }
-    /// The numbers of the open files that its first process was given as standard streams.
-    pub(crate) fn stdio(&self) -> [u64; 3] {
-        self.stdio.get().map_or([0; 3], |stdio| stdio.files)
+    /// Which of the standard streams that its first process was given a file is, or leads to (`/dev/stdout`).
+    pub(crate) fn stdio_number(&self, file: &crate::vfs::OpenFile) -> Option<usize> {
+        let stdio = &self.stdio.get()?.files;
+        let by = |is: &dyn Fn(&(u64, u64)) -> bool| stdio.iter().position(is);
+        by(&|(id, _)| *id == file.id).or_else(|| by(&|(_, inode)| *inode == file.inode.id))
     }
     /// The number of the terminal that its first process was given.
     pub(crate) fn console(&self) -> Option<u64> {
         self.stdio.get()?.console
     }
     /// Those of the first process count.
-    pub(crate) fn set_stdio(&self, files: [u64; 3], console: Option<u64>) {
-        let _ = self.stdio.set(Stdio { files, console });
+    pub(crate) fn set_stdio(&self, files: [Option<Arc<crate::vfs::OpenFile>>; 3], console: Option<u64>) {
+        let numbers = [0, 1, 2].map(|fd| {
+            files[fd].as_ref().map_or((0, 0), |file: &Arc<crate::vfs::OpenFile>| (file.id, file.inode.id))
+        });
+        if self.stdio.set(Stdio { files: numbers, console }).is_ok()
+            && let (Some(entry), [_, Some(output), Some(error)]) = (self.entry(), &files)
+        {
+            entry.set_streams(output, error);
+        }
+    }
+    /// The Lambda Runtime API that is served to the container's programs.
+    pub fn runtime_api(&self) -> Option<&Arc<crate::net::lambda::RuntimeApi>> {
+        self.runtime_api.get()
+    }
+    /// Serves the Lambda Runtime API to the container's programs. False where one is served already.
+    pub fn serve_runtime_api(&self, api: Arc<crate::net::lambda::RuntimeApi>) -> bool {
+        self.runtime_api.set(api).is_ok()
     }
     pub fn devpts(&self) -> Option<Arc<DevPts>> {
         self.devpts.get().cloned()

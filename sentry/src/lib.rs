@@ -8,6 +8,7 @@
 //! - [`ipc`]: System V shared memory, semaphores, message queues.
 //! - [`net`]: sockets. [`time`]: clocks and timers. [`syscalls`]: the one table that lists every call, and `--strace`.
 //! - [`sync`]: locks with levels, wait queues. [`state`]: records of all objects, and identity.
+//! - [`entry`]: the moment at which a function is ready.
 //!
 //! Three rules hold everywhere. The platform owns pages, the Sentry owns VMAs. A blocked task is data, not a stack:
 //! a handler returns [`syscalls::Blocked`] and is called again. Guest memory is an allegation: it is reached only
@@ -15,6 +16,7 @@
 #![forbid(unsafe_code)]
 
 pub mod boot;
+pub mod entry;
 pub mod fs;
 pub mod host_poll;
 pub mod ipc;

@@ -23,6 +23,8 @@ pub(crate) const BUILD: &[Need] =
     &[need("/usr/bin/gcc", "gcc"), need("/usr/lib/x86_64-linux-gnu/libc.a", "libc6-dev")];
 /// Debian's own Python.
 pub(crate) const PYTHON: &[Need] = &[need("/usr/bin/python3", "python3")];
+/// What installs packages from PyPI, for Debian's own Python.
+pub(crate) const PIP: &[Need] = &[need("/usr/lib/python3/dist-packages/pip", "python3-pip")];
 /// What small root file systems are made of.
 pub(crate) const ROOTFS: &[Need] =
     &[need("/usr/bin/busybox", "busybox-static"), need("/usr/bin/python3", "python3")];

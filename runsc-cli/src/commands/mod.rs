@@ -4,10 +4,12 @@ mod checkpoint;
 mod create;
 mod delete;
 mod doctor;
+mod entry;
 mod exec;
 mod features;
 mod foreground;
 mod image;
+mod invoke;
 mod kill;
 mod list;
 mod pause;
@@ -27,6 +29,8 @@ use crate::cli::{Cli, Command};
 use crate::error::Result;
 use crate::fail;
 
+pub use signals::parse as signal_by_name;
+
 /// Runs the command.
 pub fn run(cli: Cli, started_ns: u64) -> Result<u8> {
     let global = &cli.global;
@@ -40,7 +44,7 @@ pub fn run(cli: Cli, started_ns: u64) -> Result<u8> {
         Command::Do(args) => run_do::run(global, args, started_ns),
         Command::Run(args) => run::run(global, args, started_ns),
         Command::Create(args) => create::run(global, args),
-        Command::Start(args) => start::run(global, &args.id),
+        Command::Start(args) => start::run(global, &args),
         Command::State(args) => state::run(global, &args.id),
         Command::Exec(args) => exec::run(global, *args),
         Command::Kill(args) => kill::run(global, &args),
@@ -51,6 +55,7 @@ pub fn run(cli: Cli, started_ns: u64) -> Result<u8> {
         Command::Checkpoint(args) => checkpoint::run(global, &args),
         Command::Restore(args) => restore::run(global, args, started_ns),
         Command::Stats(args) => stats::run(global, &args),
+        Command::Invoke(args) => invoke::run(global, &args),
         Command::Image(command) => image::run(command),
         Command::Delete(args) => delete::run(global, &args),
         Command::List(args) => list::run(global, &args),

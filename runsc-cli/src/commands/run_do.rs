@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{foreground, stdio};
+use super::entry::{self, Watch};
+use super::{foreground, invoke, stdio};
 use crate::cli::{DoArgs, Global};
 use crate::console;
 use crate::error::{Context, Error, Result};
@@ -18,11 +19,24 @@ pub fn run(global: &Global, args: DoArgs, started_ns: u64) -> Result<u8> {
         fail!("--rootfs {} is not an absolute path", args.rootfs.display());
     }
     // With a terminal on both sides the command gets one of its own, so that its job control is its own.
-    let terminal = console::is_terminal(std::io::stdin()) && console::is_terminal(std::io::stdout());
+    // An image holds no terminal.
+    let watched = args.entry.checkpoint_at.is_some();
+    let terminal = console::is_terminal(std::io::stdin())
+        && console::is_terminal(std::io::stdout())
+        && !watched
+        && args.image.is_none();
+    Watch::check(&args.entry, terminal)?;
+    if args.event.invoke.is_some() && (args.image.is_none() || watched) {
+        fail!("--invoke goes with --image, and without --checkpoint-at");
+    }
+    let event = args.event.invoke.as_deref().map(invoke::read_event).transpose()?;
     let spec = spec(&args, terminal)?;
     let process = spec.process.clone().unwrap_or_default();
     let signals = super::signals::take()?;
-    let streams = stdio::for_process(&process, None, false)?;
+    let mut streams = stdio::for_process(&process, None, false)?;
+    if event.is_some() {
+        streams.keep_output()?;
+    }
     // Its state is nobody's business, but must not meet another's.
     let id = format!("do-{}-{:x}", std::process::id(), crate::timeline::now_ns());
     let mut global = global.clone();
@@ -33,19 +47,34 @@ pub fn run(global: &Global, args: DoArgs, started_ns: u64) -> Result<u8> {
         bundle: PathBuf::from("/"),
         spec,
         stdio: streams.stdio,
-        image: None,
+        image: args.image.clone(),
         record: None,
         controls_terminal: streams.terminal,
         foreground: true,
-        start: true,
+        start: !watched,
         begun_ns: started_ns,
         timeline,
     };
     let mut launched = plan.launch()?;
+    let watch = match super::run::begin(&args.entry, &mut launched) {
+        Ok(watch) => watch.map(Watch::spawn).transpose()?,
+        Err(e) => {
+            crate::launch::kill(&launched.child);
+            crate::launch::wait(&launched.child);
+            launched.container.remove()?;
+            return Err(e);
+        }
+    };
+    let invocation = event.map(|event| {
+        invoke::spawn_and_end(&launched.container.control_socket(), event, args.event.invoke_timeout)
+    });
+    let invocation = invocation.transpose()?;
     let end = foreground::wait(&mut launched, streams.master, &signals)?;
     launched.container.relock();
+    let invoked = invocation.map(invoke::exit_code);
+    let code = entry::exit_code(watch, args.entry.leave_running, foreground::exit_code(end));
     launched.container.remove()?;
-    foreground::exit_code(end)
+    invoked.unwrap_or(code)
 }
 
 fn spec(args: &DoArgs, terminal: bool) -> Result<Spec> {

@@ -1,27 +1,29 @@
 //! `start`: runs the program of a created container.
 
-use crate::cli::Global;
-use crate::control::{self, Request, Response};
+use super::entry::{self, Outcome, Watch};
+use crate::cli::{Global, StartArgs};
 use crate::error::Result;
 use crate::fail;
-use crate::hooks;
+use crate::launch;
 use crate::state::{Container, Status};
 
-pub fn run(global: &Global, id: &str) -> Result<u8> {
+pub fn run(global: &Global, args: &StartArgs) -> Result<u8> {
+    let id = &args.id;
     let mut container = Container::open(&global.state_root(), id)?;
     match container.state.status() {
         Status::Created => {}
         status => fail!("container {id:?} is {}, and cannot be started", status.name()),
     }
-    // First what may fail without harm.
-    container.state.started = true;
-    container.save()?;
-    let started = control::call(&container.control_socket(), &Request::Start).and_then(Response::done);
-    if let Err(e) = started {
-        container.state.started = false;
-        container.save()?;
-        return Err(e);
+    Watch::check(&args.entry, false)?;
+    let watch = Watch::begin(&args.entry, &container)?;
+    launch::start(&mut container)?;
+    let Some(watch) = watch else { return Ok(0) };
+    container.unlock();
+    match watch.wait()? {
+        Outcome::Taken => Ok(0),
+        Outcome::NotReached(words) => {
+            entry::not_reached(&words);
+            Ok(entry::NOT_REACHED)
+        }
     }
-    hooks::run_lenient("poststart", &container.state.hooks.poststart, &container.state.to_oci());
-    Ok(0)
 }

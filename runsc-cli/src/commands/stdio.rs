@@ -18,6 +18,14 @@ pub struct Streams {
     pub master: Option<OwnedFd>,
 }
 
+impl Streams {
+    /// Our standard output stays ours: what would go there goes to standard error.
+    pub fn keep_output(&mut self) -> Result<()> {
+        self.stdio[1] = self.stdio[2].try_clone().context("standard streams")?;
+        Ok(())
+    }
+}
+
 /// Our own streams.
 pub fn inherited() -> Result<Streams> {
     let copy = |fd: BorrowedFd<'_>| match console::reopen(fd) {

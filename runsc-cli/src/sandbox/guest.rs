@@ -1,4 +1,4 @@
-//! From the OCI spec to the kernel's own terms: one sandbox with one container.
+//! From the OCI spec to the kernel's own terms: one sandbox with one container. [`super::function`]: what is for functions.
 
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -31,7 +31,7 @@ use crate::timeline::now_ns;
 /// A booted kernel with its container.
 #[derive(Debug)]
 pub struct Sandbox {
-    container: Arc<Container>,
+    pub(super) container: Arc<Container>,
     /// The container's `/etc/passwd`.
     passwd: String,
     phase: Mutex<Phase>,
@@ -118,7 +118,7 @@ enum Phase {
 
 /// What a container begins with.
 #[derive(Debug)]
-enum Program {
+pub(super) enum Program {
     Run(Box<ProcessConfig>),
     Restore(RestoreConfig),
 }
@@ -219,6 +219,17 @@ impl Sandbox {
             first_output_ns: Arc::default(),
             tell_output: Mutex::new(boot.first_output.take()),
         })
+    }
+
+    /// Runs `f` on what will be started. `None` where it has been.
+    pub(super) fn with_program<T>(&self, f: impl FnOnce(&mut Program) -> T) -> Option<T> {
+        match &mut *self.phase() {
+            Phase::Waiting(program) => Some(f(program)),
+            _ => None,
+        }
+    }
+    pub(super) fn is_running(&self) -> bool {
+        matches!(*self.phase(), Phase::Running(_))
     }
 
     fn phase(&self) -> MutexGuard<'_, Phase> {

@@ -2,7 +2,7 @@
 //! container's init process has ended.
 //!
 //! - [`gofer`]: the file server process, where there is one. [`files`]: the container's root and bind mounts, as descriptors of detached mounts. [`confine`]: namespaces, chroot,
-//!   capabilities, the system call filter. [`guest`]: from the OCI spec to the kernel's own terms. [`serve`]: requests.
+//!   capabilities, the system call filter. [`guest`]: from the OCI spec to the kernel's own terms. [`function`]: entry points and events. [`serve`]: requests.
 //!
 //! Invariants: nothing of a guest runs before [`confine`] is done; the platform is made when all rights are given up, before
 //! the filter is there, by the process's only thread. The process ends with its container's exit code, and all
@@ -12,6 +12,7 @@ mod bpf;
 mod confine;
 mod files;
 pub mod filter;
+mod function;
 pub mod gofer;
 mod guest;
 mod net;

@@ -6,11 +6,12 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use quicksand_host::signal::SignalFd;
+use quicksand_sentry::net::lambda::{MAX_EVENT, Outcome};
 use quicksand_sentry::state::SaveOptions;
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::guest::{Process, Sandbox};
-use crate::control::{self, Request, Response, Target};
+use crate::control::{self, Moment, Request, Response, Target};
 use crate::error::{Context, Error, Result};
 
 /// Signals that are the guest's: from the terminal that the sandbox owns, or from somebody who took the sandbox's process for
@@ -204,6 +205,14 @@ fn handle(sandbox: &Arc<Sandbox>, connection: &UnixStream, pending: &Arc<Pending
         Request::Restored { first_response } => {
             answer(sandbox.restored(first_response).map(|report| Response::Restored(Box::new(report))))
         }
+        Request::Watch { moment } => {
+            drop(guard); // the end of the sandbox is an answer
+            return watch(sandbox, connection, &moment, pending);
+        }
+        Request::Invoke { len, timeout_ms } => {
+            drop(guard);
+            return invoke(sandbox, connection, len, timeout_ms);
+        }
         Request::Processes => Response::Processes(sandbox.processes()),
         Request::Wait => {
             sandbox.wait_init();
@@ -251,6 +260,75 @@ fn checkpoint(
     };
     drop(held);
     control::send(connection, &answer(result), &[])
+}
+
+/// Waits for the moment at which the program is ready, and is checkpointed then.
+fn watch(sandbox: &Sandbox, connection: &UnixStream, moment: &Moment, pending: &Arc<Pending>) -> Result<()> {
+    let reached = match sandbox.watch(moment) {
+        Ok(reached) => reached,
+        Err(e) => return control::send(connection, &Response::Failed(e.to_string()), &[]),
+    };
+    // Whatever happens here, the program does not stand still for ever.
+    let _watched = Watched(sandbox);
+    control::send(connection, &Response::Done, &[])?;
+    if !wait_for(&reached, connection, None) {
+        return Ok(());
+    }
+    let _guard = pending.add();
+    control::send(connection, &Response::Reached, &[])?;
+    match control::receive::<Request>(connection)? {
+        Some((Request::Checkpoint { refuse_tcp }, fds)) => checkpoint(sandbox, connection, fds, refuse_tcp),
+        _ => Ok(()),
+    }
+}
+
+/// A watch that ends when this is dropped.
+struct Watched<'a>(&'a Sandbox);
+
+impl Drop for Watched<'_> {
+    fn drop(&mut self) {
+        self.0.stop_watching();
+    }
+}
+
+/// Hands an event to the function and tells what comes of it.
+fn invoke(sandbox: &Sandbox, connection: &UnixStream, len: u32, timeout_ms: u64) -> Result<()> {
+    connection.set_read_timeout(Some(CLIENT_LIMIT)).context("a connection")?;
+    let event = control::receive_bytes(connection, len, MAX_EVENT)?;
+    let invocation = match sandbox.invoke(event, timeout_ms) {
+        Ok(invocation) => invocation,
+        Err(e) => return control::send(connection, &Response::Failed(e.to_string()), &[]),
+    };
+    let there = wait_for(&invocation.told, connection, Some(Duration::from_millis(timeout_ms)));
+    let (error, body) = match invocation.outcome() {
+        Some(Outcome::Response(body)) => (None, body),
+        Some(Outcome::Error { kind, body }) => (Some(kind), body),
+        None if there => {
+            return control::send(connection, &Response::Failed("the event was dropped".into()), &[]);
+        }
+        None => {
+            let words = format!("the function gave no response in {} s", timeout_ms as f64 / 1e3);
+            return control::send(connection, &Response::Failed(words), &[]);
+        }
+    };
+    let len = u32::try_from(body.len()).context("a response")?;
+    control::send(connection, &Response::Invoked { error, len }, &[])?;
+    control::send_bytes(connection, &body)
+}
+
+/// Waits until a descriptor says something; false where the client went, or the time was over, first.
+fn wait_for(told: &OwnedFd, connection: &UnixStream, timeout: Option<Duration>) -> bool {
+    let deadline = timeout.and_then(|timeout| std::time::Instant::now().checked_add(timeout));
+    loop {
+        let left = deadline.map(|at| at.saturating_duration_since(std::time::Instant::now()));
+        let timeout = left.and_then(|left| Timespec::try_from(left).ok());
+        let mut fds = [PollFd::new(told, PollFlags::IN), PollFd::new(connection, PollFlags::IN)];
+        match poll(&mut fds, timeout.as_ref()) {
+            Err(rustix::io::Errno::INTR) => continue,
+            Ok(n) if n > 0 => return !fds[0].revents().is_empty(),
+            _ => return false,
+        }
+    }
 }
 
 /// Stays with an `exec`ed process until it has ended.

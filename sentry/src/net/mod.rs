@@ -5,6 +5,7 @@
 //! - [`unix`]: Unix sockets, wholly inside the Sentry.
 //! - [`stack`]: the one trait between internet sockets and what carries them; [`host`]: the stack of the network namespace
 //!   that the Sentry's own process is in.
+//! - [`lambda`]: the Lambda Runtime API, which a container may have.
 //! - [`netlink`]: route netlink, answered from what the stack says. [`proc_net`]: the files of `/proc/net`.
 //!
 //! Sockets are tries like all files: the calls here turn EAGAIN into a `Blocked` on the socket's wait queue.
@@ -13,6 +14,7 @@ pub mod address;
 pub mod control;
 pub mod host;
 mod interface;
+pub mod lambda;
 pub mod netlink;
 pub mod proc_net;
 pub mod socket;

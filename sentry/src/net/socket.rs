@@ -97,6 +97,10 @@ pub trait SocketOps: Any + Send + Sync + fmt::Debug {
     fn listen(&self, _task: &CurrentTask, _backlog: i32) -> Result<(), Errno> {
         Err(Errno::EOPNOTSUPP)
     }
+    /// Connections can be accepted.
+    fn is_listening(&self) -> bool {
+        false
+    }
     /// The connection, and its peer's address.
     fn accept(&self, _task: &CurrentTask) -> Result<(Arc<dyn SocketOps>, Address), Errno> {
         Err(Errno::EOPNOTSUPP)

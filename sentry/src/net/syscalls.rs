@@ -60,7 +60,7 @@ pub fn sys_socket(task: &CurrentTask, family: i32, kind: i32, protocol: i32) -> 
     check_family(family, kind)?;
     let ops: Arc<dyn SocketOps> = match family {
         libc::AF_UNIX => UnixSocket::new(task, kind, protocol)?,
-        _ => task.kernel().net.socket(task, family, kind, protocol)?,
+        _ => super::lambda::socket::wrap(task, task.kernel().net.socket(task, family, kind, protocol)?),
     };
     Ok(install(task, ops, flags)?.0 as usize)
 }
@@ -105,7 +105,9 @@ pub fn sys_bind(task: &CurrentTask, fd: Fd, addr: UserAddr, len: u32) -> Syscall
 /// `listen(2)`
 pub fn sys_listen(task: &CurrentTask, fd: Fd, backlog: i32) -> SyscallResult {
     let file = socket_file(task, fd)?;
-    socket_of(&file)?.ops.listen(task, backlog)?;
+    let socket = socket_of(&file)?;
+    socket.ops.listen(task, backlog)?;
+    crate::entry::listens(task, socket);
     Ok(0)
 }
 

@@ -59,6 +59,9 @@ pub(crate) fn send_locked(
     if state.dead || state.tasks.is_empty() {
         return Ok(());
     }
+    if crate::entry::signalled(group, &state.tasks, &info) {
+        return Ok(());
+    }
     if !prepare(state, signal) || is_ignored(state, target, signal, origin) {
         return Ok(());
     }

@@ -12,6 +12,7 @@
 
 mod identity;
 mod ipc;
+mod lambda;
 pub mod memory;
 mod moved;
 mod processes;

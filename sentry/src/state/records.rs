@@ -36,6 +36,9 @@ pub mod kind {
 /// The section that holds the [`Sandbox`].
 pub const SANDBOX: &str = "sandbox";
 
+/// The section that holds the [`Lambda`], where the container has the Runtime API.
+pub const LAMBDA: &str = "lambda";
+
 /// What belongs to no single object.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug)]
 pub struct Sandbox {
@@ -468,6 +471,12 @@ pub enum FileBody {
         socket: Inet,
         timeouts: [Option<u64>; 2],
     },
+    /// A connection to the Runtime API, by its number there.
+    Lambda {
+        connection: u64,
+        socket: Inet,
+        timeouts: [Option<u64>; 2],
+    },
 }
 
 /// Descriptor number and open file of what an epoll instance watches, events (private bits included), data.
@@ -713,4 +722,31 @@ pub struct TreeAttr {
 pub struct TreeContents {
     pub space: u64,
     pub size: u64,
+}
+
+/// The Lambda Runtime API.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug)]
+pub struct Lambda {
+    pub address: u32,
+    pub port: u16,
+    pub function_arn: String,
+    pub connections: Vec<LambdaConnection>,
+    /// Connections that wait for an event, in their order.
+    pub polls: Vec<u64>,
+    /// Request ids of events that were delivered and have no response.
+    pub running: Vec<String>,
+}
+
+/// A connection to it.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug)]
+pub struct LambdaConnection {
+    pub id: u64,
+    pub input: Vec<u8>,
+    pub output: Vec<u8>,
+    pub poll: u8,
+    pub closing: bool,
+    pub continued: bool,
+    pub shut_read: bool,
+    pub shut_write: bool,
+    pub port: u16,
 }

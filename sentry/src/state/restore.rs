@@ -117,6 +117,7 @@ impl Container {
         let sandbox: rec::Sandbox = image.section(rec::SANDBOX)?.read()?;
         self.check(&sandbox)?;
         super::identity::renew(self, &sandbox);
+        super::lambda::restore(self, image)?;
         for id in ids(image, kind::TREE)? {
             super::trees::restore(self, &image.records(kind::TREE)?.read(id)?, image)?;
         }
@@ -148,6 +149,9 @@ impl Container {
                 init.kill_all(ExitStatus::signal(libc::SIGKILL));
                 return Err(RestoreError::Thread(errno));
             }
+        }
+        if let Some(api) = self.runtime_api() {
+            api.thaw();
         }
         let started = Started { group: init, terminal: self.console().filter(|_| terminal) };
         Ok(Restored { started, stages: stages.end() })

@@ -21,6 +21,7 @@ use crate::fs::tmpfs::memfd;
 use crate::fs::tty::RestoredPty;
 use crate::kernel::Container;
 use crate::net::host::DeadSocket;
+use crate::net::lambda::socket::ApiSocket;
 use crate::net::socket::SocketOps;
 use crate::net::unix::{self, UnixSocket};
 use crate::syscalls::SyscallError;
@@ -88,7 +89,7 @@ impl<'a> Files<'a> {
             None => [import(input)?, import(output)?, import(error)?],
         };
         let console = stdio.iter().find_map(|file| file.ops_as::<HostTty>().map(HostTty::terminal_id));
-        container.set_stdio([stdio[0].id, stdio[1].id, stdio[2].id], console);
+        container.set_stdio(stdio.clone().map(Some), console);
         Ok(Files {
             container,
             image,
@@ -246,9 +247,16 @@ impl<'a> Files<'a> {
                     true => {
                         Arc::new(DeadSocket::new(socket.family, socket.local.clone().unwrap_or_default()))
                     }
-                    false => self.inet(socket)?,
+                    false => crate::net::lambda::socket::wrap(self.task, self.inet(socket)?),
                 };
                 Ok(self.socket(ops, flags, timeouts))
+            }
+            FileBody::Lambda { connection, socket, timeouts } => {
+                let host = self.inet(socket)?;
+                let api = self.container.runtime_api().cloned();
+                let socket = api.and_then(|api| ApiSocket::restored(api, host, *connection));
+                let socket = socket.ok_or_else(|| wrong("its connection to the Runtime API"))?;
+                Ok(self.socket(Arc::new(socket), flags, timeouts))
             }
         }
     }

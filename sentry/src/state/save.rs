@@ -91,6 +91,9 @@ impl Container {
             memfds: BTreeMap::new(),
             sockets: Vec::new(),
         };
+        let api = self.runtime_api();
+        // What comes from outside meanwhile comes after the checkpoint.
+        let _frozen = api.map(|api| super::lambda::Frozen::new(api));
         saver.refuse_namespaces()?;
         saver.processes()?;
         let sessions = saver.sessions()?;
@@ -99,6 +102,10 @@ impl Container {
         // Pages go in the order of their spaces: memory first, then files.
         saver.pages()?;
         saver.trees()?;
+        if let Some(api) = api {
+            let bytes = rkyv::to_bytes::<rancor::Error>(&super::lambda::record(api))?;
+            saver.sink.value(rec::LAMBDA, &bytes)?;
+        }
         saver.sandbox(sessions, ipc_generations)?;
         Ok(saver.saved)
     }
@@ -358,8 +365,7 @@ impl Saver<'_> {
     }
 
     pub(super) fn stdio_number(&self, file: &OpenFile) -> Option<u8> {
-        let position = self.container.stdio().iter().position(|id| *id == file.id)?;
-        u8::try_from(position).ok()
+        u8::try_from(self.container.stdio_number(file)?).ok()
     }
 }
 

@@ -13,6 +13,7 @@ use super::restore::RestoreError;
 use super::restore_files::Files;
 use super::save::{SaveError, Saver, unsupported};
 use crate::net::host::{self, HostSocket};
+use crate::net::lambda::socket::ApiSocket;
 use crate::net::netlink::{self, NetlinkSocket};
 use crate::net::socket::{SocketFile, SocketOps};
 use crate::net::unix::{self, UnixSocket};
@@ -58,6 +59,18 @@ impl Saver<'_> {
         if let Some(socket) = ops.downcast_ref::<NetlinkSocket>() {
             return Ok(FileBody::Netlink { socket: netlink(socket.saved()), timeouts });
         }
+        if let Some(api) = ops.downcast_ref::<ApiSocket>() {
+            let socket = self.inet(&**api.host(), what)?;
+            return Ok(match api.connection() {
+                Some(connection) => FileBody::Lambda { connection, socket, timeouts },
+                None => FileBody::Inet { socket, timeouts },
+            });
+        }
+        Ok(FileBody::Inet { socket: self.inet(&*file.ops, what)?, timeouts })
+    }
+
+    fn inet(&self, ops: &dyn SocketOps, what: &str) -> Result<rec::Inet, SaveError> {
+        let ops: &dyn std::any::Any = ops;
         let Some(socket) = ops.downcast_ref::<HostSocket>() else {
             return unsupported(format!("{what} is a socket of an unknown kind"));
         };
@@ -65,7 +78,7 @@ impl Saver<'_> {
         if saved.reset && self.options.refuse_connections {
             return unsupported(format!("{what} is a TCP connection"));
         }
-        let socket = rec::Inet {
+        Ok(rec::Inet {
             family: saved.family,
             kind: saved.kind,
             protocol: saved.protocol,
@@ -74,8 +87,7 @@ impl Saver<'_> {
             remote: saved.remote,
             reset: saved.reset,
             options: saved.options,
-        };
-        Ok(FileBody::Inet { socket, timeouts })
+        })
     }
 
     /// The Unix sockets that were noted, and whatever they lead to.

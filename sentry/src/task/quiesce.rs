@@ -16,6 +16,8 @@ use crate::sync::{Level, Mutex};
 #[derive(Debug, Default)]
 struct State {
     stopping: bool,
+    /// It was a task that stopped the world, for whoever calls [`Quiesce::stop`] next.
+    begun: bool,
     /// Task loops that exist.
     running: usize,
     /// Of these, how many wait here.
@@ -70,7 +72,28 @@ impl Quiesce {
     }
     /// Lets tasks that were stopped go on.
     pub(crate) fn release(&self) {
-        self.state.lock().stopping = false;
+        let mut state = self.state.lock();
+        (state.stopping, state.begun) = (false, false);
+        drop(state);
+        self.changed.notify_all();
+    }
+    /// From a task's thread: tasks stop from now on, as they come to the barrier; the next [`Quiesce::stop`] finds it so. False
+    /// where the world is standing still already.
+    pub(crate) fn begin(&self) -> bool {
+        let mut state = self.state.lock();
+        if state.stopping {
+            return false;
+        }
+        (state.stopping, state.begun) = (true, true);
+        true
+    }
+    /// Nobody will stop what [`Quiesce::begin`] began to.
+    pub(crate) fn abandon(&self) {
+        let mut state = self.state.lock();
+        if state.begun {
+            (state.stopping, state.begun) = (false, false);
+        }
+        drop(state);
         self.changed.notify_all();
     }
     /// Stops all tasks; they go on when the answer is dropped. `tasks` lists those that live: new ones stop by themselves.
@@ -78,10 +101,10 @@ impl Quiesce {
     pub(crate) fn stop(&self, tasks: &[Arc<Task>]) -> Quiesced<'_> {
         {
             let mut state = self.state.lock();
-            while state.stopping || state.arrived > 0 {
+            while !state.begun && (state.stopping || state.arrived > 0) {
                 self.changed.wait(state.raw());
             }
-            state.stopping = true;
+            (state.stopping, state.begun) = (true, false);
         }
         for task in tasks {
             task.interrupt(Work::QUIESCE);

@@ -179,6 +179,7 @@ impl CurrentTask {
         if let Err(SyscallError::Blocked(blocked)) = result {
             let start = Instant::now();
             self.cpu.waits.fetch_add(1, Ordering::Relaxed);
+            crate::entry::waits(self, number, &args);
             result = self.block(number, &args, *blocked);
             waited = start.elapsed();
         }
@@ -260,6 +261,10 @@ impl CurrentTask {
             }
             if stops && work.contains(Work::QUIESCE) {
                 self.quiesce(Whereabouts::In { number, args: *args, blocked });
+                // What ends with its checkpoint does nothing more: its image will.
+                if self.has_work(Work::KILL) {
+                    return WakeReason::Interrupted;
+                }
                 // The wake that led here may have stood for an event as well.
                 return WakeReason::Event;
             }

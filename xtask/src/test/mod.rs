@@ -4,6 +4,7 @@ mod bad_input;
 mod console;
 mod container;
 mod engines;
+mod entry;
 mod hostile;
 mod hostile_guest;
 mod lifecycle;
@@ -117,6 +118,7 @@ fn containers(sandbox: &Sandbox, filter: Option<&str>) -> Result<Tally> {
         restore::CHECKS,
         restore_images::CHECKS,
         restore_objects::CHECKS,
+        entry::CHECKS,
         bad_input::CHECKS,
         hostile::CHECKS,
         hostile_guest::CHECKS,

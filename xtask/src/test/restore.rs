@@ -25,6 +25,7 @@ pub(super) const CHECKS: &[Check] = &[
     ("restore/paused", paused),
     ("restore/refused-by-name", refused),
     ("restore/damaged-images", damaged),
+    ("restore/of-another-machine", of_another_machine),
     ("restore/annotation", annotation),
 ];
 
@@ -446,6 +447,60 @@ fn damaged(runtime: &Runtime) -> Result<()> {
     }
     let printed = restore(runtime, &ready, "copy")?;
     ensure!(printed.is_empty(), "it printed {printed:?}");
+    clean_root(runtime);
+    Ok(())
+}
+
+/// An image that cannot go on here says in one line why.
+fn of_another_machine(runtime: &Runtime) -> Result<()> {
+    use quicksand_checkpoint::{FeatureWord, Image, ImageSpec, ImageWriter, Versions};
+    let ready = start(runtime, "echo ready; until [ -e /shared/go ]; do sleep 0.02; done; echo done")?;
+    checkpoint(runtime, &ready, &[])?;
+    gone(runtime)?;
+    let own = Image::open(&ready.image)?;
+    ensure!(own.features().iter().any(|word| word.bits != 0), "the image names no features");
+    let spec = || ImageSpec {
+        versions: own.versions(),
+        arch: own.arch(),
+        page_size: own.page_size(),
+        features: own.features().to_vec(),
+        ..ImageSpec::default()
+    };
+    let bundle = ready.bundle.to_string_lossy().into_owned();
+    let refused = |name: &str, spec: ImageSpec, words: &str| -> Result<()> {
+        let path = ready.image.with_file_name(name);
+        ImageWriter::create(&path, spec)?.finish()?;
+        let image = path.to_string_lossy().into_owned();
+        runtime.fails_clearly(&["restore", "--image-path", &image, "--bundle", &bundle, "copy"], words)
+    };
+    let records = own.versions().records;
+    let versions = Versions { records: records + 1, ..own.versions() };
+    let words = format!("records version {}, but this build reads {records}", records + 1);
+    refused("version", ImageSpec { versions, ..spec() }, &words)?;
+    refused("machine", ImageSpec { arch: 183, ..spec() }, "machine 183")?;
+    refused("pages", ImageSpec { page_size: 16384, ..spec() }, "pages of 16384 bytes")?;
+    let mut features = spec().features;
+    features.push(FeatureWord { name: "cpuid.7.ecx".into(), bits: 1 << 40 });
+    refused("features", ImageSpec { features, ..spec() }, "cpuid.7.ecx bits 0x10000000000")?;
+    // All is as it should be, and there is no process in it.
+    refused("empty", spec(), "there is no")?;
+
+    // A copy that needs the first image's pages, without it.
+    let child = ready.image.with_file_name("child");
+    let parent = Some(std::sync::Arc::new(Image::open(&ready.image)?));
+    let mut writer = ImageWriter::create(&child, ImageSpec { parent, ..spec() })?;
+    for extent in own.extents()?.all() {
+        writer.layer().add_parent(extent.space, extent.start_page, extent.pages)?;
+    }
+    writer.finish()?;
+    // A parent beside its child is found by any name.
+    let elsewhere = ready.shared.with_file_name("elsewhere");
+    fs::rename(&ready.image, &elsewhere)?;
+    let image = child.to_string_lossy().into_owned();
+    runtime.fails_clearly(&["restore", "--image-path", &image, "--bundle", &bundle, "copy"], "parent")?;
+    fs::rename(&elsewhere, &ready.image)?;
+    let printed = restore(runtime, &ready, "copy")?;
+    ensure!(printed == "done\n", "it printed {printed:?}");
     clean_root(runtime);
     Ok(())
 }

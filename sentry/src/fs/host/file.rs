@@ -10,6 +10,7 @@ use quicksand_gofer::hostfs::errno;
 use rustix::net::{RecvFlags, SendFlags};
 
 use super::Shared;
+use crate::entry;
 use crate::fs::ioctl;
 use crate::sync::{Events, WaitQueue};
 use crate::syscalls::SyscallResult;
@@ -46,7 +47,12 @@ pub(super) fn read_stream(shared: &Shared, dst: &mut IoDst<'_>) -> Result<usize,
 }
 
 /// Writes to a stream as much as it takes now; EAGAIN where that is nothing.
-pub(super) fn write_stream(shared: &Shared, task: &CurrentTask, src: &mut IoSrc<'_>) -> Result<usize, Errno> {
+pub(super) fn write_stream(
+    shared: &Shared,
+    file: &OpenFile,
+    task: &CurrentTask,
+    src: &mut IoSrc<'_>,
+) -> Result<usize, Errno> {
     let start = src.done();
     let piece = if shared.may_wait && shared.kind != FileKind::Socket { READY_WRITE } else { CHUNK };
     let mut buffer = vec![0u8; src.remaining().min(piece)];
@@ -70,6 +76,9 @@ pub(super) fn write_stream(shared: &Shared, task: &CurrentTask, src: &mut IoSrc<
                 other => break other.map_err(errno),
             }
         };
+        if let Ok(n) = result {
+            entry::wrote(task, file, &bytes[..n.min(taken)]);
+        }
         match result {
             Ok(n) if n == taken => {}
             Ok(n) => {
@@ -106,9 +115,15 @@ impl HostFile {
     }
 
     /// Writes to a stream what it takes now, or all of it to a file at `offset`.
-    fn put_out(&self, task: &CurrentTask, src: &mut IoSrc<'_>, offset: u64) -> Result<usize, Errno> {
+    fn put_out(
+        &self,
+        file: &OpenFile,
+        task: &CurrentTask,
+        src: &mut IoSrc<'_>,
+        offset: u64,
+    ) -> Result<usize, Errno> {
         if self.is_stream() {
-            return write_stream(&self.shared, task, src);
+            return write_stream(&self.shared, file, task, src);
         }
         let start = src.done();
         let fd = self.shared.fd.as_fd();
@@ -131,6 +146,7 @@ impl HostFile {
             };
             match result.map_err(errno) {
                 Ok(n) => {
+                    entry::wrote(task, file, &buffer[..n.min(taken)]);
                     at = at.saturating_add(n as u64);
                     if n < taken {
                         src.unread(taken - n);
@@ -170,12 +186,12 @@ impl FileOps for HostFile {
 
     fn write(
         &self,
-        _: &OpenFile,
+        file: &OpenFile,
         task: &CurrentTask,
         src: &mut IoSrc<'_>,
         offset: u64,
     ) -> Result<usize, Errno> {
-        let written = self.put_out(task, src, offset);
+        let written = self.put_out(file, task, src, offset);
         if written.is_ok() {
             task.kernel().has_put_out();
         }
@@ -193,7 +209,7 @@ impl FileOps for HostFile {
         src: &mut IoSrc<'_>,
     ) -> Result<(usize, u64), Errno> {
         if self.is_stream() {
-            return write_stream(&self.shared, task, src).map(|n| (n, 0));
+            return write_stream(&self.shared, file, task, src).map(|n| (n, 0));
         }
         // The host's descriptor has O_APPEND where the guest's has: whatever offset is named, it writes at the end.
         let at = self.position.load(Ordering::Relaxed);
@@ -205,6 +221,9 @@ impl FileOps for HostFile {
 
     fn is_stream(&self) -> bool {
         matches!(self.shared.kind, FileKind::Fifo | FileKind::Socket)
+    }
+    fn writes_all(&self) -> bool {
+        self.is_stream()
     }
 
     fn seek(&self, file: &OpenFile, from: SeekFrom) -> Result<u64, Errno> {

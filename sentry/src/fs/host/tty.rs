@@ -174,12 +174,12 @@ impl HostTty {
     fn shared(&self) -> &Shared {
         &self.shared
     }
-    fn put(&self, task: &CurrentTask, src: &mut IoSrc<'_>) -> Result<usize, Errno> {
+    fn put(&self, file: &OpenFile, task: &CurrentTask, src: &mut IoSrc<'_>) -> Result<usize, Errno> {
         // Asked only where it matters: nobody sets TOSTOP.
         if self.is_background(task) && host::termios(self.shared().fd.as_fd())?.lflag & tty::TOSTOP != 0 {
             job::check_background(self.terminal.id, task, libc::SIGTTOU)?;
         }
-        write_stream(self.shared(), task, src)
+        write_stream(self.shared(), file, task, src)
     }
     fn is_background(&self, task: &CurrentTask) -> bool {
         let pids = task.pids();
@@ -229,13 +229,27 @@ impl FileOps for HostTty {
     fn can_splice(&self, _: bool) -> bool {
         true
     }
-    fn write(&self, _: &OpenFile, task: &CurrentTask, src: &mut IoSrc<'_>, _: u64) -> Result<usize, Errno> {
-        self.put(task, src)
+    fn write(
+        &self,
+        file: &OpenFile,
+        task: &CurrentTask,
+        src: &mut IoSrc<'_>,
+        _: u64,
+    ) -> Result<usize, Errno> {
+        self.put(file, task, src)
     }
-    fn append(&self, _: &OpenFile, task: &CurrentTask, src: &mut IoSrc<'_>) -> Result<(usize, u64), Errno> {
-        self.put(task, src).map(|n| (n, 0))
+    fn append(
+        &self,
+        file: &OpenFile,
+        task: &CurrentTask,
+        src: &mut IoSrc<'_>,
+    ) -> Result<(usize, u64), Errno> {
+        self.put(file, task, src).map(|n| (n, 0))
     }
     fn is_stream(&self) -> bool {
+        true
+    }
+    fn writes_all(&self) -> bool {
         true
     }
     fn poll(&self, _: &OpenFile, _: &CurrentTask) -> Events {

@@ -373,6 +373,11 @@ impl SocketOps for HostSocket {
         rustix::net::listen(&*self.fd, backlog).map_err(|e| Errno::from_raw(e.raw_os_error()))
     }
 
+    fn is_listening(&self) -> bool {
+        let value = host::get_option(self.fd(), libc::SOL_SOCKET, libc::SO_ACCEPTCONN, 4);
+        value.is_ok_and(|value| value.first().is_some_and(|byte| *byte != 0))
+    }
+
     fn accept(&self, task: &CurrentTask) -> Result<(Arc<dyn SocketOps>, Address), Errno> {
         let (fd, peer) = host::accept(self.fd())?;
         let counts = self.counts.clone();

@@ -266,6 +266,9 @@ impl SocketOps for UnixSocket {
     fn listen(&self, task: &CurrentTask, backlog: i32) -> Result<(), Errno> {
         self.start_listening(task, backlog)
     }
+    fn is_listening(&self) -> bool {
+        self.state.lock().listener.is_some()
+    }
     fn accept(&self, _: &CurrentTask) -> Result<(Arc<dyn SocketOps>, Address), Errno> {
         self.take_connection()
     }

@@ -225,7 +225,7 @@ fn start(runtime: &Runtime) -> Result<()> {
 }
 
 fn refused(runtime: &Runtime) -> Result<()> {
-    let ready = shell(runtime, "mkfifo /tmp/p; exec 8<>/tmp/p; echo ready; exit 3")?;
+    let ready = shell(runtime, "mkdir /tmp/d; cd /tmp/d; rmdir /tmp/d; echo ready; exit 3")?;
     let (bundle, image) = (ready.bundle.to_string_lossy(), ready.image.to_string_lossy());
     let run = |at: &str, flags: &[&str]| -> Vec<String> {
         let at = format!("--checkpoint-at={at}");
@@ -248,8 +248,8 @@ fn refused(runtime: &Runtime) -> Result<()> {
     fails(run("line:ready", &["--image-path", &bundle]), "already there")?;
     fails(run("line:ready", &["--image-path", "/proc/no"]), "/proc/no")?;
     // What an image cannot hold is named. The container ends, unless it was to go on.
-    fails(run("line:ready", &here), "FIFO")?;
-    fails(run("line:ready", &[&here[..], &["--leave-running"]].concat()), "FIFO")?;
+    fails(run("line:ready", &here), "directory was removed")?;
+    fails(run("line:ready", &[&here[..], &["--leave-running"]].concat()), "directory was removed")?;
     ensure!(!ready.image.exists(), "there is an image");
     clean_root(runtime);
     Ok(())

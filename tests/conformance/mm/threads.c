@@ -15,6 +15,13 @@ static void on_fault(int sig, siginfo_t *si, void *uc) {
     __atomic_fetch_add(&faults, 1, __ATOMIC_SEQ_CST);
     siglongjmp(jump[my_slot], 1);
 }
+// Waits until the writer has written anew: the first round that is seen to end may have written before.
+static void next_rounds(void) {
+    for (int i = 0; i < 2; i++) {
+        go = 0;
+        while (!go) sched_yield();
+    }
+}
 static void *writer(void *arg) {
     my_slot = (int)(long)arg;
     volatile long n = 0;
@@ -79,12 +86,10 @@ int main(void) {
     YES("mprotect.writer_faulted", faults >= 20);
     // After MADV_DONTNEED or a new mapping the page is a new one: what is written lands there.
     MUST(madvise((void *)word, PAGE, MADV_DONTNEED));
-    go = 0;
-    while (!go) sched_yield();
+    next_rounds();
     YES("dontneed.new_page_is_written", *word != 0);
     char *fresh = mmap((void *)word, PAGE, rw, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
-    go = 0;
-    while (!go) sched_yield();
+    next_rounds();
     YES("fixed.new_page_is_written", *(volatile long *)fresh != 0);
     // munmap: the writer faults until there is something again.
     faults = 0;

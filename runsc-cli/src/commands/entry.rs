@@ -67,13 +67,10 @@ impl Watch {
     }
 
     /// What can be said before anything is made.
-    pub fn check(args: &EntryArgs, terminal: bool) -> Result<()> {
+    pub fn check(args: &EntryArgs) -> Result<()> {
         let Some(path) = args.image_path.as_ref().filter(|_| args.checkpoint_at.is_some()) else {
             return Ok(());
         };
-        if terminal {
-            fail!("a container with a terminal cannot be checkpointed: set process.terminal to false");
-        }
         if std::fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_some()) {
             fail!("the image {}: already there; remove it first, or choose another name", path.display());
         }

@@ -20,7 +20,7 @@ pub fn run(global: &Global, args: RunArgs, started_ns: u64) -> Result<u8> {
     timeline.event("process_start", started_ns);
     let process = spec.process.clone().unwrap_or_default();
     let watched = args.entry.checkpoint_at.is_some();
-    Watch::check(&args.entry, process.terminal)?;
+    Watch::check(&args.entry)?;
     let event = args.event.invoke.as_deref().map(invoke::read_event).transpose()?;
     if event.is_some() && (args.detach || process.terminal || watched) {
         fail!("--invoke prints a response and ends: it goes with no terminal, --detach or --checkpoint-at");

@@ -19,13 +19,13 @@ pub fn run(global: &Global, args: DoArgs, started_ns: u64) -> Result<u8> {
         fail!("--rootfs {} is not an absolute path", args.rootfs.display());
     }
     // With a terminal on both sides the command gets one of its own, so that its job control is its own.
-    // An image holds no terminal.
+    // What is to go on elsewhere goes on with any streams.
     let watched = args.entry.checkpoint_at.is_some();
     let terminal = console::is_terminal(std::io::stdin())
         && console::is_terminal(std::io::stdout())
         && !watched
         && args.image.is_none();
-    Watch::check(&args.entry, terminal)?;
+    Watch::check(&args.entry)?;
     if args.event.invoke.is_some() && (args.image.is_none() || watched) {
         fail!("--invoke goes with --image, and without --checkpoint-at");
     }

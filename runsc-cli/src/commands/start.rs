@@ -14,7 +14,7 @@ pub fn run(global: &Global, args: &StartArgs) -> Result<u8> {
         Status::Created => {}
         status => fail!("container {id:?} is {}, and cannot be started", status.name()),
     }
-    Watch::check(&args.entry, false)?;
+    Watch::check(&args.entry)?;
     let watch = Watch::begin(&args.entry, &container)?;
     launch::start(&mut container)?;
     let Some(watch) = watch else { return Ok(0) };
